@@ -7,10 +7,10 @@ __all__ = ['POSITIONS', 'ACTIVATIONS', 'PRESETS', 'FeedForward', 'Residual', 'En
            'TransformerConfig', 'Encoder', 'Decoder', 'Embedding', 'initialize', 'output_projection', 'LanguageModel',
            'EncoderDecoder', 'shift_right', 'count_parameters']
 
-# %% ../nbs/06_transformer.ipynb #2110f1de
+# %% ../nbs/06_transformer.ipynb #5c2c23c7
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class Residual(nn.Module):
             return x + self.dropout(sublayer(self.norm(x)))
         return self.norm(x + self.dropout(sublayer(x)))
 
-# %% ../nbs/06_transformer.ipynb #8235af68
+# %% ../nbs/06_transformer.ipynb #1f5c52db
 class EncoderLayer(nn.Module):
     "Self-attention and feed-forward, each inside a residual; with a causal mask it is the layer of a language model."
 
@@ -108,7 +108,7 @@ class EncoderLayer(nn.Module):
         x = self.residual1(x, lambda x: self.attention(x, mask=mask, is_causal=is_causal, cache=cache))
         return self.residual2(x, self.feed_forward)
 
-
+# %% ../nbs/06_transformer.ipynb #9d273147
 class DecoderLayer(nn.Module):
     "Masked self-attention, attention to the source, feed-forward, each inside a residual."
 
@@ -146,7 +146,7 @@ class DecoderLayer(nn.Module):
         x = self.residual2(x, lambda x: self.cross_attention(x, memory, mask=memory_mask))
         return self.residual3(x, self.feed_forward)
 
-# %% ../nbs/06_transformer.ipynb #6a189e2f
+# %% ../nbs/06_transformer.ipynb #983dc62c
 def option(
     default: object,  # the value of the field
     help: str,  # what it means, for the reader and for the command line
@@ -158,11 +158,11 @@ def option(
 POSITIONS = ("sinusoidal", "learned", "rotary", "none")
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 PRESETS = {
-    "gpt2": {},  # the defaults of `TransformerConfig`
+    "gpt2": dict(dropout=0.1),  # and the defaults of `TransformerConfig`
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True, dropout=0.1),
 }
 
-
+# %% ../nbs/06_transformer.ipynb #8e8c2fa1
 @dataclass
 class TransformerConfig:
     "What makes one Transformer differ from another; refused with a ValueError where it makes no sense."
@@ -238,7 +238,7 @@ class TransformerConfig:
             rotary=rotary,
         )
 
-# %% ../nbs/06_transformer.ipynb #6197c03e
+# %% ../nbs/06_transformer.ipynb #71c236e7
 class Encoder(nn.Module):
     "N encoder layers; every position sees every other, unless a mask says otherwise."
 
@@ -263,7 +263,7 @@ class Encoder(nn.Module):
             x = layer(x, mask, is_causal, None if cache is None else cache[i])
         return self.norm(x)
 
-
+# %% ../nbs/06_transformer.ipynb #b438f834
 class Decoder(nn.Module):
     "N decoder layers: the target sees its own past, and all of the source."
 
@@ -289,7 +289,7 @@ class Decoder(nn.Module):
             x = layer(x, memory, mask, memory_mask, is_causal)
         return self.norm(x)
 
-# %% ../nbs/06_transformer.ipynb #60694cc3
+# %% ../nbs/06_transformer.ipynb #0d5b801e
 class Embedding(nn.Module):
     "Tokens to vectors that know their place: what stands below each stack."
 
@@ -316,7 +316,7 @@ class Embedding(nn.Module):
         "Dropout of the sum of embedding and position (sections 3.4, 3.5 and 5.4)."
         return self.dropout(self.positions(self.tokens(ids), offset))
 
-
+# %% ../nbs/06_transformer.ipynb #1872fab9
 def initialize(
     model: nn.Module,  # a model with `config`
 ) -> None:
@@ -333,7 +333,7 @@ def initialize(
         else:
             nn.init.normal_(parameter, std=0.02)
 
-
+# %% ../nbs/06_transformer.ipynb #405b0acd
 def output_projection(
     config: TransformerConfig,
     embedding: Embedding,  # whose matrix is used again where the config ties them
@@ -344,7 +344,7 @@ def output_projection(
         head.weight = embedding.tokens.weight
     return head
 
-# %% ../nbs/06_transformer.ipynb #37b73b6f
+# %% ../nbs/06_transformer.ipynb #d29d58a0
 class LanguageModel(nn.Module):
     "Indices to the logits of the next token: a decoder without a source, as in GPT."
 
@@ -369,7 +369,7 @@ class LanguageModel(nn.Module):
         offset = 0 if cache is None else len(cache[0])
         return self.head(self.stack(self.embedding(ids, offset), mask, is_causal=True, cache=cache))
 
-
+# %% ../nbs/06_transformer.ipynb #11a36ac1
 class EncoderDecoder(nn.Module):
     "The paper's whole figure: source and target indices to the logits of the target's next token."
 
@@ -396,7 +396,7 @@ class EncoderDecoder(nn.Module):
         memory = self.encoder(self.embedding(source), source_mask)
         return self.head(self.decoder(self.embedding(target), memory, target_mask, source_mask))
 
-
+# %% ../nbs/06_transformer.ipynb #f33f0c63
 def shift_right(
     target: Int[Tensor, "batch position"],  # what the decoder is to say
     start: int,  # the token that stands before every text
@@ -404,7 +404,7 @@ def shift_right(
     "The decoder's input: the target one step later, behind a start token, so that position i sees the tokens before i."
     return torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1)
 
-
+# %% ../nbs/06_transformer.ipynb #a49745a5
 def count_parameters(
     model: nn.Module,
 ) -> int:

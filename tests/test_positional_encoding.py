@@ -1,0 +1,193 @@
+"Sinusoids equal the paper's formula, rotations are rotations, and a place is the same place whatever the offset."
+
+import math
+
+import pytest
+import torch
+from helpers import assert_same
+
+from transformer_nb.positional_encoding import (
+    LearnedPositionalEncoding,
+    NoPositionalEncoding,
+    RotaryPositionalEncoding,
+    SinusoidalPositionalEncoding,
+    angles,
+    sinusoidal_encoding,
+)
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def papers_formula(length, d_model):
+    "PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(the same), in a double loop."
+    table = torch.zeros(length, d_model, dtype=torch.float64)
+    for position in range(length):
+        for feature in range(d_model):
+            angle = position / 10000 ** (2 * (feature // 2) / d_model)
+            table[position, feature] = math.cos(angle) if feature % 2 else math.sin(angle)
+    return table
+
+
+SIZES = [(1, 1), (5, 2), (40, 16), (300, 6), (7, 5), (3, 1), (0, 4), (2000, 8)]
+
+
+@pytest.mark.parametrize("length, d_model", SIZES)
+def test_sinusoids_are_the_papers_to_1e_10_in_float64(length, d_model, float64_by_default):
+    table = sinusoidal_encoding(length, d_model)
+    torch.testing.assert_close(table, papers_formula(length, d_model), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("length, d_model", SIZES)
+def test_sinusoids_are_the_papers_rounded_once_to_float32(length, d_model):
+    table = sinusoidal_encoding(length, d_model)
+    expected = papers_formula(length, d_model).float()
+    torch.testing.assert_close(table, expected, rtol=0, atol=6e-8)
+
+
+@pytest.mark.parametrize("step", [1, 7, 100])
+def test_a_step_is_the_same_rotation_from_everywhere(step, float64_by_default):
+    table, angle = sinusoidal_encoding(200, 8), angles(200, 8)[step]
+    sine, cosine = table[:-step, 0::2], table[:-step, 1::2]
+    later = torch.stack(
+        (sine * angle.cos() + cosine * angle.sin(), cosine * angle.cos() - sine * angle.sin()), dim=-1
+    )
+    torch.testing.assert_close(table[step:], later.flatten(1), rtol=0, atol=1e-10)
+
+
+def test_the_product_of_two_places_depends_on_their_distance_only(float64_by_default):
+    product = sinusoidal_encoding(50, 16) @ sinusoidal_encoding(50, 16).T
+    assert_same(product[:-1, :-1], product[1:, 1:])
+
+
+def test_wavelengths_run_from_two_pi_to_ten_thousand_times_that():
+    wavelengths = 2 * math.pi / angles(2, 512)[1]
+    assert_same(wavelengths[0], torch.tensor(2 * math.pi, dtype=torch.float64))
+    assert 0.95 * 10_000 * 2 * math.pi < wavelengths[-1] < 10_000 * 2 * math.pi
+
+
+@pytest.mark.parametrize("length, d_model", [(-1, 4), (4, 0)])
+def test_a_table_of_impossible_size_is_refused(length, d_model):
+    with pytest.raises(ValueError, match=f"got {length} and {d_model}"):
+        sinusoidal_encoding(length, d_model)
+
+
+@pytest.mark.parametrize("d_model", [5, 6])
+def test_sinusoidal_adds_the_table(d_model):
+    x = torch.randn(2, 4, d_model)
+    encoding = SinusoidalPositionalEncoding(10, d_model)
+    assert_same(encoding(x), x + sinusoidal_encoding(4, d_model))
+
+
+def test_sinusoidal_has_nothing_to_learn_and_nothing_to_save():
+    encoding = SinusoidalPositionalEncoding(10, 6)
+    assert not list(encoding.parameters()) and not encoding.state_dict()
+
+
+def test_learned_adds_its_rows():
+    x, encoding = torch.randn(2, 4, 6), LearnedPositionalEncoding(10, 6)
+    assert_same(encoding(x), x + encoding.weight[:4])
+
+
+def test_learned_teaches_only_the_rows_in_use():
+    encoding = LearnedPositionalEncoding(5, 2)
+    encoding(torch.zeros(3, 2, 2), offset=1).sum().backward()
+    assert encoding.weight.grad[:, 0].tolist() == [0, 3, 3, 0, 0]
+
+
+def test_none_returns_the_vectors_themselves():
+    x = torch.randn(2, 4, 6)
+    assert NoPositionalEncoding()(x, offset=3) is x
+
+
+ENCODINGS = [SinusoidalPositionalEncoding, LearnedPositionalEncoding, RotaryPositionalEncoding]
+
+
+@pytest.mark.parametrize("kind", ENCODINGS)
+@pytest.mark.parametrize("offset", [1, 4, 9])
+def test_an_offset_continues_the_text(kind, offset):
+    x, encoding = torch.randn(2, 10, 6), kind(10, 6)
+    assert_same(encoding(x[:, offset:], offset), encoding(x)[:, offset:])
+
+
+@pytest.mark.parametrize("kind", ENCODINGS)
+@pytest.mark.parametrize("shape", [(3, 6), (2, 3, 6), (2, 4, 3, 6)])
+def test_any_number_of_leading_axes_is_taken(kind, shape):
+    assert kind(5, 6)(torch.randn(shape)).shape == shape
+
+
+@pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, RotaryPositionalEncoding])
+@pytest.mark.parametrize("offset", [0, 30])
+def test_a_table_grows_and_stays_the_same_where_it_was(kind, offset):
+    x = torch.randn(1, 12, 6)
+    assert_same(kind(4, 6)(x, offset), kind(100, 6)(x, offset))
+
+
+@pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, RotaryPositionalEncoding])
+def test_a_grown_table_keeps_the_precision_of_the_old_one(kind):
+    encoding = kind(4, 6).to(torch.bfloat16)
+    assert encoding(torch.randn(1, 12, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, RotaryPositionalEncoding])
+def test_a_table_grown_in_inference_mode_can_be_trained_through(kind):
+    encoding, x = kind(4, 6), torch.randn(1, 12, 6, requires_grad=True)
+    with torch.inference_mode():
+        encoding(x)
+    encoding(x).sum().backward()
+    assert x.grad.any()
+
+
+@pytest.mark.parametrize("length, offset, end", [(5, 0, 5), (2, 3, 5), (1, 4, 5)])
+def test_a_learned_table_too_short_says_by_how_much(length, offset, end):
+    with pytest.raises(ValueError, match=f"table of 4 positions cannot place {end}: shorten the text"):
+        LearnedPositionalEncoding(4, 6)(torch.randn(1, length, 6), offset)
+
+
+def rotated(x, position, length=64):
+    "One vector, turned by its place."
+    return RotaryPositionalEncoding(length, len(x)).to(x.dtype)(x[None], position)[0]
+
+
+@pytest.mark.parametrize("distance", [0, 1, 20])
+def test_the_product_of_rotated_vectors_depends_on_their_distance_only(distance, float64_by_default):
+    q, k = torch.randn(8), torch.randn(8)
+    products = [rotated(q, i + distance) @ rotated(k, i) for i in (0, 1, 5, 43)]
+    assert_same(torch.stack(products), products[0].expand(4))
+
+
+def test_other_distances_give_other_products(float64_by_default):
+    q = torch.ones(8)
+    assert rotated(q, 0) @ rotated(q, 1) > rotated(q, 0) @ rotated(q, 2) + 0.1
+
+
+def test_a_rotation_keeps_the_length_of_each_pair():
+    x = torch.randn(2, 50, 8)
+    before, after = (y.unflatten(-1, (4, 2)).norm(dim=-1) for y in (x, RotaryPositionalEncoding(50, 8)(x)))
+    assert_same(after, before)
+
+
+def test_a_rotation_is_a_product_of_complex_numbers(float64_by_default):
+    x = torch.randn(3, 50, 8)
+    turn = torch.polar(torch.ones(50, 4), angles(50, 8))
+    expected = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (4, 2))) * turn).flatten(-2)
+    assert_same(RotaryPositionalEncoding(50, 8)(x), expected)
+
+
+def test_position_zero_is_not_turned():
+    x = torch.randn(1, 8)
+    assert torch.equal(RotaryPositionalEncoding(4, 8)(x), x)
+
+
+def test_rotary_has_nothing_to_learn_and_nothing_to_save():
+    encoding = RotaryPositionalEncoding(10, 6)
+    assert not list(encoding.parameters()) and not encoding.state_dict()
+
+
+def test_rotary_needs_an_even_number_of_features():
+    with pytest.raises(ValueError, match="d_k must be even, got 5"):
+        RotaryPositionalEncoding(10, 5)
