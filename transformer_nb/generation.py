@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-# %% ../nbs/07_generation.ipynb #9759a9e6
+# %% ../nbs/07_generation.ipynb #ee89675f
 def keep_top_k(
     logits: Float[Tensor, "*batch vocab"],
     k: int,  # how many tokens stay possible
@@ -21,7 +21,7 @@ def keep_top_k(
     smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
     return logits.masked_fill(logits < smallest, -math.inf)
 
-
+# %% ../nbs/07_generation.ipynb #cf5f7427
 def keep_top_p(
     logits: Float[Tensor, "*batch vocab"],
     p: float,  # the probability to keep
@@ -32,7 +32,7 @@ def keep_top_p(
     before = probability.cumsum(dim=-1) - probability  # what the more probable tokens have already
     return torch.full_like(logits, -math.inf).scatter(-1, order, ordered.masked_fill(before >= p, -math.inf))
 
-
+# %% ../nbs/07_generation.ipynb #459d230d
 def choose(
     logits: Float[Tensor, "batch vocab"],
     temperature: float = 1.0,  # below 1 bolder, above 1 wilder; 0 takes the most probable token
