@@ -32,7 +32,7 @@ from tqdm import tqdm
 from .tokenization import BPETokenizer, CharTokenizer, load_tokenizer
 from .transformer import EncoderDecoder, LanguageModel, TransformerConfig, option
 
-# %% ../nbs/08_training.ipynb #96274521
+# %% ../nbs/08_training.ipynb #ea2363ca
 def read_texts(
     paths: list[str | Path],  # text files, or directories whose .txt and .md files are taken in order of name
     encoding: str = "utf-8",
@@ -57,7 +57,7 @@ def read_texts(
         raise ValueError(f"{', '.join(map(str, files))}: there is no text in it")
     return text
 
-
+# %% ../nbs/08_training.ipynb #933e83ee
 def split_text(
     ids: Int[Tensor, "position"],  # a text, as indices
     fraction: float = 0.1,  # the part to keep from training
@@ -68,7 +68,7 @@ def split_text(
     cut = len(ids) - int(len(ids) * fraction)
     return ids[:cut], ids[cut:]
 
-
+# %% ../nbs/08_training.ipynb #e7568280
 def sample_batch(
     ids: Int[Tensor, "train"],  # a text, as indices
     block_size: int,  # T
@@ -112,7 +112,7 @@ class TrainingConfig:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
 
-# %% ../nbs/08_training.ipynb #565ab9c6
+# %% ../nbs/08_training.ipynb #8e78a8bf
 def learning_rate(
     step: int,  # counted from 0
     config: TrainingConfig,
@@ -129,7 +129,7 @@ def learning_rate(
     part = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return config.learning_rate * part
 
-
+# %% ../nbs/08_training.ipynb #dd2977df
 def make_optimizer(
     model: nn.Module,
     config: TrainingConfig,
@@ -140,7 +140,7 @@ def make_optimizer(
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
 
-
+# %% ../nbs/08_training.ipynb #b9c9cd89
 def choose_device(
     name: str,  # cpu, cuda, mps or auto
 ) -> torch.device:
@@ -153,28 +153,28 @@ def choose_device(
         raise ValueError(f"device {name!r} is not there: choose auto or one of {there}")
     return torch.device(name)
 
-# %% ../nbs/08_training.ipynb #df4babfe
+# %% ../nbs/08_training.ipynb #b2471537
 @torch.no_grad()
 def loss_by_position(
     model: nn.Module,  # a `LanguageModel`
     ids: Int[Tensor, "validation"],  # a text, as indices
     batch_size: int = 64,
+    stride: int | None = None,  # tokens between the starts of two windows; by default they do not overlap
 ) -> Float[Tensor, "position"]:
-    "The mean loss in nats at each place of the window, over a text cut into windows that do not overlap."
+    "The mean loss in nats at each place of the window, over the windows of a text."
     length = min(model.config.block_size, len(ids) - 1)
     if length < 1:
         raise ValueError(f"a text needs at least 2 tokens to be predicted, got {len(ids)}")
-    count = (len(ids) - 1) // length
     device, was_training = next(model.parameters()).device, model.training
-    x, y = ids[: count * length].view(count, length), ids[1 : count * length + 1].view(count, length)
+    x, y = (part.unfold(0, length, stride or length) for part in (ids[:-1], ids[1:]))
     total = torch.zeros(length, device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
     model.eval()
-    for i in range(0, count, batch_size):
+    for i in range(0, len(x), batch_size):
         logits = model(x[i : i + batch_size].to(device))
         loss = F.cross_entropy(logits.transpose(1, 2).float(), y[i : i + batch_size].to(device), reduction="none")
         total += loss.sum(0)
     model.train(was_training)
-    return (total / count).float().cpu()
+    return (total / len(x)).float().cpu()
 
 
 def evaluate(
@@ -209,14 +209,14 @@ class History:
         parts += [f"validation loss {self.validation_loss[-1]:.3f}"] if self.validation_loss else []
         return ", ".join(parts)
 
-# %% ../nbs/08_training.ipynb #3c0ec617
+# %% ../nbs/08_training.ipynb #f1d1f714
 def random_numbers(
     device: torch.device,
 ) -> "module":
     "The module whose `get_rng_state` and `set_rng_state` are about the random numbers of a device."
     return torch.random if device.type == "cpu" else torch.get_device_module(device)
 
-
+# %% ../nbs/08_training.ipynb #263505e8
 class Trainer:
     "A model on its way: its optimizer, the place in its data, and its history."
 
@@ -298,7 +298,7 @@ class Trainer:
         random_numbers(self.device).set_rng_state(state["dropout"])
         self.history = History(**{**state["history"], "steps": self.config.steps, "interrupted": False})
 
-# %% ../nbs/08_training.ipynb #0c6b9fd3
+# %% ../nbs/08_training.ipynb #98fbac32
 @contextmanager
 def interrupt_flag() -> Iterator[Callable[[], bool]]:
     "While it lasts, the first Ctrl-C is only noted: call the flag to ask. A second one interrupts as usual."
@@ -314,7 +314,7 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
     finally:
         signal.signal(signal.SIGINT, before)
 
-
+# %% ../nbs/08_training.ipynb #ac2e6d3f
 def train(
     model: nn.Module,  # a `LanguageModel`; trained in place
     ids: Int[Tensor, "train"],  # the text to learn from, as indices
@@ -362,7 +362,7 @@ def train(
         save()
     return history
 
-
+# %% ../nbs/08_training.ipynb #1b920c96
 def next_stop(
     step: int,  # steps taken so far
     config: TrainingConfig,
@@ -371,7 +371,7 @@ def next_stop(
     periods = [period for period in (10, config.eval_every, config.save_every) if period]
     return min(config.steps, *(step - step % period + period for period in periods))
 
-# %% ../nbs/08_training.ipynb #4d7e70c2
+# %% ../nbs/08_training.ipynb #fdf348cb
 class Checkpoint(NamedTuple):
     "What `load_checkpoint` found."
 
@@ -402,7 +402,7 @@ def prepare_directory(
         raise FileExistsError(f"{directory} holds files that are no checkpoint ({names}): choose another directory")
     return directory
 
-
+# %% ../nbs/08_training.ipynb #67a5d4f0
 def save_checkpoint(
     directory: str | Path,  # replaced as a whole, once the new checkpoint is complete
     model: nn.Module,  # a `LanguageModel` or `EncoderDecoder`
@@ -436,7 +436,7 @@ def save_checkpoint(
     new.rename(directory)
     shutil.rmtree(old, ignore_errors=True)
 
-
+# %% ../nbs/08_training.ipynb #d676f49f
 def load_checkpoint(
     directory: str | Path,
 ) -> Checkpoint:
