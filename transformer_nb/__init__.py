@@ -1,3 +1,122 @@
-"""The Transformer of "Attention Is All You Need", layer by layer."""
+"""The Transformer of "Attention Is All You Need" (Vaswani et al., 2017), layer by layer.
+
+The modules are exported from the notebooks in `nbs`, one chapter each. They read best in this order, which is also the
+order of their imports: no module imports from a later one.
+
+    tokenization           text <-> indices; windows
+    embeddings             indices -> vectors
+    positional_encoding    vectors that know their place
+    attention              one head, masks, `leak_test`
+    layer_norm             each vector to mean 0 and variance 1
+    multi_head_attention   several heads and what mixes them
+    transformer            layers, stacks, models and their configuration
+    generation             sampling, key-value cache
+    training               data, loop, checkpoints
+    plotting               the figures that the chapters share (needs matplotlib only when it draws)
+
+Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]`:
+
+    batch          B, texts side by side
+    position       T, places in a text
+    source         S, places in the text that is asked: the keys and values of attention
+    head           h, attention heads
+    d_model        features of the vector of each position
+    d_k, d_v       features of a query or key, and of a value, in one head
+    vocab          V, tokens in the vocabulary
+    window, block  windows cut from a text, and places in a window
+    pair           pairs of features that are turned by one angle
+    train, validation  the two parts of a text
+    row, column    of a matrix to look at
+    feature        whatever follows batch and position
+    longer         position, after something was appended
+    mask, source_mask, target_mask, memory_mask  leading axes of a mask, which broadcast
+
+Masks are boolean, and True means "may be attended".
+"""
 
 __version__ = "0.1.0"
+
+from .attention import (
+    causal_mask,
+    dependency_matrix,
+    leak_test,
+    padding_mask,
+    scaled_dot_product_attention,
+)
+from .embeddings import TokenEmbedding
+from .generation import KeyValueCache, generate
+from .layer_norm import LayerNorm
+from .multi_head_attention import MultiHeadAttention
+from .positional_encoding import (
+    LearnedPositionalEncoding,
+    RotaryPositionalEncoding,
+    SinusoidalPositionalEncoding,
+    sinusoidal_encoding,
+)
+from .tokenization import (
+    BPETokenizer,
+    CharTokenizer,
+    load_tokenizer,
+    next_token_windows,
+    series_corpus,
+)
+from .training import (
+    Checkpoint,
+    History,
+    TrainingConfig,
+    evaluate,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
+from .transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderDecoder,
+    EncoderLayer,
+    FeedForward,
+    LanguageModel,
+    TransformerConfig,
+    count_parameters,
+    shift_right,
+)
+
+__all__ = [
+    "BPETokenizer",
+    "CharTokenizer",
+    "Checkpoint",
+    "Decoder",
+    "DecoderLayer",
+    "Encoder",
+    "EncoderDecoder",
+    "EncoderLayer",
+    "FeedForward",
+    "History",
+    "KeyValueCache",
+    "LanguageModel",
+    "LayerNorm",
+    "LearnedPositionalEncoding",
+    "MultiHeadAttention",
+    "RotaryPositionalEncoding",
+    "SinusoidalPositionalEncoding",
+    "TokenEmbedding",
+    "TrainingConfig",
+    "TransformerConfig",
+    "causal_mask",
+    "count_parameters",
+    "dependency_matrix",
+    "evaluate",
+    "generate",
+    "leak_test",
+    "load_checkpoint",
+    "load_tokenizer",
+    "next_token_windows",
+    "padding_mask",
+    "save_checkpoint",
+    "scaled_dot_product_attention",
+    "series_corpus",
+    "shift_right",
+    "sinusoidal_encoding",
+    "train",
+]

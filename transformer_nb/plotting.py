@@ -154,7 +154,7 @@ def describe_map(
     here = f"; lit: {lit.replace('_', ' ')}" if lit else ""
     return f"The Transformer: encoder above, decoder below, tokens to the left, next token to the right{here}"
 
-# %% ../nbs/plotting.ipynb #050e9080
+# %% ../nbs/plotting.ipynb #5cb9a85a
 COLOR_MAPS = {
     "weight": "Blues",  # attention weights and probabilities: 0 is white
     "signed": "PuOr",  # numbers around zero: 0 is white
@@ -179,6 +179,7 @@ def use_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
+            "axes.axisbelow": True,
             "grid.alpha": 0.3,
             "axes.titlesize": "medium",
             "image.interpolation": "nearest",
