@@ -243,7 +243,7 @@ FOREIGN = {
     "an empty model": b'{"model": {}}',
     "merges without their tokens": b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": ["a b"]}}',
     "characters that are a number": b'{"characters": 5}',
-    "characters that are a list": b'{"characters": ["a", "b"]}',
+    "characters that are a list": b'{"characters": ["a", 2]}',
     "characters that are null": b'{"characters": null}',
     "no characters": b'{"characters": ""}',
     "characters out of order": b'{"characters": "ba"}',
@@ -272,7 +272,7 @@ def test_the_message_names_the_file(kind, content, tmp_path):
 def test_one_kind_refuses_the_file_of_the_other(kind, other, tmp_path):
     path = tmp_path / "tokenizer.json"
     other.from_text("abab").save(path)
-    with pytest.raises(ValueError, match="no tokenizer of this kind: it has no"):
+    with pytest.raises(ValueError, match="is no (character|byte-pair) tokenizer"):
         kind.load(path)
 
 

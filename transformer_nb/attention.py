@@ -102,4 +102,6 @@ def leak_test(
 ) -> bool:
     "Does any output depend on a later input? True means that the future leaks into the past."
     dependency = dependency_matrix(fn, x)
+    if not dependency.isfinite().all():
+        raise ValueError("cannot tell a leak where outputs or derivatives are nan or infinite: give finite inputs")
     return bool((dependency.triu(1) > 1e-6 * dependency.max()).any())

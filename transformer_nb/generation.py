@@ -79,8 +79,8 @@ class KeyValueCache:
         self.v[:, :, start : self.length] = v
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
-# %% ../nbs/07_generation.ipynb #c01fbea6
-@torch.inference_mode()
+# %% ../nbs/07_generation.ipynb #7f656757
+@torch.no_grad()
 def generate(
     model: nn.Module,  # a `LanguageModel`
     ids: Int[Tensor, "*batch position"],  # the prompt, (T,) or (B, T), at least one token
@@ -125,7 +125,7 @@ def check_generation(
         raise ValueError(f"the prompt must be (T,) or (B, T) indices with at least one token, got shape {tuple(ids.shape)}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}")
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"temperature must be at least 0, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")

@@ -54,7 +54,8 @@ class SinusoidalPositionalEncoding(nn.Module):
         "Each vector plus the encoding of its place."
         end = offset + x.shape[-2]
         if end > len(self.table):
-            self.table = sinusoidal_encoding(2 * end, x.shape[-1]).to(self.table)
+            with torch.inference_mode(False):  # the table outlives the call
+                self.table = sinusoidal_encoding(2 * end, x.shape[-1]).to(self.table)
         return x + self.table[offset:end]
 
 # %% ../nbs/02_positional_encoding.ipynb #0fef9165
@@ -120,8 +121,9 @@ class RotaryPositionalEncoding(nn.Module):
         "Each pair (a, b) turned to (a cos - b sin, a sin + b cos)."
         end = offset + x.shape[-2]
         if end > len(self.cosines):
-            angle = angles(2 * end, self.d_k)
-            self.cosines, self.sines = angle.cos().to(self.cosines), angle.sin().to(self.sines)
+            with torch.inference_mode(False):  # the tables outlive the call
+                angle = angles(2 * end, self.d_k)
+                self.cosines, self.sines = angle.cos().to(self.cosines), angle.sin().to(self.sines)
         cos, sin = self.cosines[offset:end], self.sines[offset:end]
         a, b = x[..., 0::2], x[..., 1::2]  # (..., position, pair)
         return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)

@@ -80,7 +80,7 @@ def sample_batch(
     windows = ids[(starts + torch.arange(block_size + 1)).to(ids.device)]  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
 
-# %% ../nbs/08_training.ipynb #f1276aa2
+# %% ../nbs/08_training.ipynb #83653a90
 SCHEDULES = ("cosine", "paper", "constant")
 
 
@@ -107,8 +107,11 @@ class TrainingConfig:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
         for name in ("learning_rate", "final_rate", "weight_decay", "grad_clip"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number of at least 0, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must be at least 0 and below 1, got {self.beta2!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
 

@@ -162,7 +162,7 @@ PRESETS = {
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True, dropout=0.1),
 }
 
-# %% ../nbs/06_transformer.ipynb #8e8c2fa1
+# %% ../nbs/06_transformer.ipynb #c07c2089
 @dataclass
 class TransformerConfig:
     "What makes one Transformer differ from another; refused with a ValueError where it makes no sense."
@@ -189,8 +189,11 @@ class TransformerConfig:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
         for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
+        if not self.norm_eps >= 0:
+            raise ValueError(f"norm_eps must be at least 0, got {self.norm_eps!r}")
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model must be divisible by n_heads, got d_model={self.d_model} and n_heads={self.n_heads}"
