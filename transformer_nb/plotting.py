@@ -222,7 +222,7 @@ def visible(
     "A token as a label: white space gets a sign that can be seen."
     return token.replace(" ", "␣").replace("\n", "⏎") if token.strip() == "" else token
 
-# %% ../nbs/plotting.ipynb #f3b0a55b
+# %% ../nbs/plotting.ipynb #7d4ce36c
 class LossPlot:
     "A figure of the loss that is drawn anew at each call with a history; pass it to `train` as `on_evaluate`."
 
@@ -260,7 +260,8 @@ class LossPlot:
         smooth = max(1, len(history.loss) // 100)
         loss = [sum(history.loss[i : i + smooth]) / smooth for i in range(0, len(history.loss) - smooth + 1, smooth)]
         ax.plot([smooth * (i + 0.5) for i in range(len(loss))], loss, linewidth=1, label="training")
-        ax.plot(history.evaluated, history.validation_loss, marker="o", markersize=3, label="validation")
+        if history.validation_loss:
+            ax.plot(history.evaluated, history.validation_loss, marker="o", markersize=3, label="validation")
         for name, value in self.lines.items():
             ax.axhline(value, color="black", linewidth=1, linestyle=":")
             ax.text(history.steps, value, f" {name} {value:.2f}", va="center", fontsize=8)

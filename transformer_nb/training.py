@@ -32,7 +32,7 @@ from tqdm import tqdm
 from .tokenization import BPETokenizer, CharTokenizer, load_tokenizer
 from .transformer import EncoderDecoder, LanguageModel, TransformerConfig, option
 
-# %% ../nbs/08_training.ipynb #ea2363ca
+# %% ../nbs/08_training.ipynb #6403cb82
 def read_texts(
     paths: list[str | Path],  # text files, or directories whose .txt and .md files are taken in order of name
     encoding: str = "utf-8",
@@ -52,6 +52,8 @@ def read_texts(
             raise ValueError(f"{file} is not {encoding}: byte {error.start} cannot be read; name its encoding") from None
         except OSError as error:
             raise ValueError(f"cannot read {file}: {error.strerror}") from None
+        except LookupError as error:
+            raise ValueError(f"{error}: use a name that Python knows, such as utf-8 or latin-1") from None
     text = "\n".join(texts)
     if not text:
         raise ValueError(f"{', '.join(map(str, files))}: there is no text in it")

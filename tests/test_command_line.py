@@ -1,0 +1,143 @@
+"The two commands, as a user types them."
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from transformer_nb.__main__ import main
+from transformer_nb.training import TrainingConfig, load_checkpoint
+from transformer_nb.transformer import TransformerConfig
+
+TINY = "--steps 12 --eval-every 5 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --device cpu".split()
+TEXT = "to be or not to be, that is the question. " * 30
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    "An empty directory to stand in, with one text."
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    "Exit status, output and errors of a command."
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_a_trained_model_writes(folder, capsys):
+    status, out, err = run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    assert status == 0 and "parameters" in out and "step 12 of 12" in out and "validation loss" in out
+    status, out, err = run(capsys, "generate", "run", "--prompt", "to be", "--max-new-tokens", 20)
+    assert status == 0 and err == "" and out.startswith("to be") and len(out) == len("to be") + 20 + 1
+
+
+def test_the_same_seed_writes_the_same_text(folder, capsys):
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    texts = [run(capsys, "generate", "run", "--prompt", "to", "--seed", seed)[1] for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_without_data_it_reads_the_prose_of_the_series(folder, capsys):
+    status, out, _ = run(capsys, "train", "--out", "run", *TINY)
+    assert status == 0 and "run" in out and load_checkpoint("run").tokenizer.vocab_size > 50
+
+
+def test_every_option_reaches_its_configuration(folder, capsys):
+    options = "--preset paper --n-layers 1 --n-heads 2 --d-model 16 --block-size 8 --no-bias --norm-first --steps 2 --batch-size 2"
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *options.split(), "--schedule", "paper", "--device", "cpu")
+    model, _, state = load_checkpoint("run")
+    assert (model.config.activation, model.config.positions) == ("relu", "sinusoidal")  # of the preset
+    assert (model.config.norm_first, model.config.bias, model.config.block_size) == (True, False, 8)  # of the user
+    assert (state["config"]["steps"], state["config"]["schedule"]) == (2, "paper")
+
+
+@pytest.mark.parametrize("command", [["train"], ["generate"]])
+def test_the_help_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    if command == ["train"]:
+        for config in (TrainingConfig, TransformerConfig):
+            for name in config.__dataclass_fields__:
+                assert name == "vocab_size" or "--" + name.replace("_", "-") in text
+    assert "Example:" in text
+
+
+def test_byte_pairs_are_an_option(folder, capsys):
+    run(capsys, "train", "--data", "text.txt", "--out", "run", "--tokenizer", "bpe", "--bpe-vocab-size", 260, *TINY)
+    assert load_checkpoint("run").tokenizer.vocab_size == 260
+
+
+def test_a_checkpoint_is_not_overwritten_unasked(folder, capsys):
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    before = (folder / "run" / "model.safetensors").read_bytes()
+    status, _, err = run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY, "--seed", 7)
+    assert status == 2 and "--resume" in err and "--overwrite" in err
+    assert (folder / "run" / "model.safetensors").read_bytes() == before
+    assert run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY, "--seed", 7, "--overwrite")[0] == 0
+    assert (folder / "run" / "model.safetensors").read_bytes() != before
+
+
+def test_a_resumed_run_goes_on_with_its_own_options(folder, capsys):
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    status, out, _ = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", "--steps", 20)
+    state = load_checkpoint("run").training
+    assert status == 0 and len(state["history"]["loss"]) == 20 and state["config"]["batch_size"] == 4
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ("train --data missing.txt", "cannot read missing.txt"),
+    ("train --data empty.txt", "there is no text in it"),
+    ("train --data short.txt", "give a longer text or a smaller block_size"),
+    ("train --data binary.txt", "is not utf-8: byte 0"),
+    ("train --data text.txt --d-model 10 --n-heads 3", "d_model must be divisible by n_heads, got d_model=10 and n_heads=3"),
+    ("train --data text.txt --positions compass", "positions must be one of"),
+    ("train --data text.txt --device abacus", "device 'abacus' is not there"),
+    ("train --data text.txt --out text.txt", "choose another directory"),
+    ("train --data text.txt --out text.txt/run", "choose another directory"),
+    ("train --data text.txt --resume --out nothing", "no checkpoint in nothing"),
+    ("generate nothing --prompt a", "no checkpoint in nothing: train one"),
+    ("generate run --prompt é", "character 'é' at position 0 is not among"),
+    ("generate run --prompt ''", "the prompt is empty"),
+    ("generate run --prompt to --temperature -1", "temperature must be at least 0, got -1.0"),
+    ("generate run --prompt to --top-k 0", "top_k must be at least 1, got 0"),
+])
+def test_what_goes_wrong_is_said_in_one_line(folder, capsys, arguments, message):
+    (folder / "empty.txt").write_text("")
+    (folder / "short.txt").write_text("to be")
+    (folder / "binary.txt").write_bytes(b"\xff\xfe\xfa")
+    if arguments.startswith("generate run"):
+        run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    status, _, err = run(capsys, *[a.replace("''", "") for a in arguments.split()])
+    assert status == 2 and re.search(re.escape(message), err) and len(err.splitlines()) == 1
+    assert err.startswith("transformer-nb: ")
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "transformer_nb"], ["transformer-nb"]])
+def test_both_names_start_the_same_program(command):
+    if command == ["transformer-nb"]:
+        command = [os.path.join(os.path.dirname(sys.executable), "transformer-nb")]
+    done = subprocess.run([*command, "generate", "nothing", "--prompt", "a"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("transformer-nb: no checkpoint in nothing")
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder):
+    command = [sys.executable, "-u", "-m", "transformer_nb", "train", "--data", "text.txt", "--out", "run", *TINY]
+    process = subprocess.Popen([*command, "--steps", "1000000"], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step 5 "):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "the checkpoint in run is complete: go on with --resume" in rest
+    assert len(load_checkpoint(folder / "run").training["history"]["loss"]) > 5

@@ -1,0 +1,161 @@
+"Notebooks are clean, modules are what the notebooks export, pages keep the form of the series, and the package stands alone."
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import corpus
+import pytest
+
+import transformer_nb
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+PAGES = [p for p in NOTEBOOKS if p.stem[0].isdigit()]
+MODULES = sorted(p for p in (ROOT / "transformer_nb").glob("*.py") if p.stem != "_modidx")
+SIDE_BY_SIDE = dict(argvalues=NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def cells(path, kind):
+    "The sources of a notebook's cells of a kind."
+    found = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+    return ["".join(c["source"]) for c in found]
+
+
+def outputs(path):
+    "All outputs of a notebook's cells."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [o for c in notebook["cells"] for o in c.get("outputs", [])]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    "A copy of the project in which nbdev's commands may write."
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("nbs", "transformer_nb"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("settings.ini", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run(command, folder):
+    "One of nbdev's commands, from the environment that runs the tests."
+    subprocess.run([Path(sys.executable).with_name(command)], cwd=folder, check=True, capture_output=True)
+
+
+def test_notebooks_are_clean(copy):
+    run("nbdev_clean", copy)
+    dirty = [p.name for p in NOTEBOOKS if p.read_bytes() != (copy / "nbs" / p.name).read_bytes()]
+    assert not dirty, f"run nbdev_clean: {dirty}"
+
+
+def test_modules_are_what_the_notebooks_export(copy):
+    before = {p.name: p.read_bytes() for p in (ROOT / "transformer_nb").glob("*.py")}
+    for module in (copy / "transformer_nb").glob("*.py"):
+        if module.stem != "__init__":
+            module.unlink()
+    run("nbdev_export", copy)
+    after = {p.name: p.read_bytes() for p in (copy / "transformer_nb").glob("*.py")}
+    assert before.keys() == after.keys()
+    assert not [name for name in before if before[name] != after[name]], "run nbdev_export"
+
+
+@pytest.mark.parametrize("path", **SIDE_BY_SIDE)
+def test_a_page_is_committed_as_it_ran(path):
+    shown = outputs(path)
+    assert shown, "a page without outputs: run it"
+    assert not [o for o in shown if o["output_type"] == "error"]
+    assert not [o for o in shown if o.get("name") == "stderr"], "a warning is shown to the reader"
+    assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_a_page_keeps_the_form_of_the_series(path):
+    prose, code = cells(path, "markdown"), cells(path, "code")
+    assert re.match(r"# .+\n> .+$", prose[0]), "a page opens with its title and one line"
+    assert "**" in prose[1] and "?" in prose[1], "then comes its question"
+    assert code[0] == f"#| default_exp {path.stem[3:]}"
+    assert f'transformer_map("{path.stem[3:]}")' in code[2], "its box is lit before anything else"
+    headings = [cell for cell in prose if cell.startswith("## ")]
+    assert "## What we hold" in headings and headings[-1] == "## Exercises"
+    assert all("\n" not in heading for heading in headings), "a heading has its cell for itself"
+    assert any("image/png" in o.get("data", {}) for o in outputs(path)), "a figure shows what numbers cannot"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_exported_names_have_a_docstring_and_a_check_close_by(path):
+    code = cells(path, "code")
+    for i, cell in enumerate(code):
+        if not cell.startswith("#| export"):
+            continue
+        following = "\n".join(code[i + 1 : i + 9])
+        for node in ast.parse(cell).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{node.name} has no docstring"
+        assert "assert" in following or "except" in following, f"nothing checks cell {i}"
+
+
+@pytest.mark.parametrize("path", **SIDE_BY_SIDE)
+def test_no_cell_is_switched_off_or_too_long(path):
+    for cell in cells(path, "code"):
+        assert "eval: false" not in cell
+        assert cell.startswith("#| export") or len(cell.splitlines()) <= 30, cell[:80]
+
+
+def test_links_lead_to_pages_that_exist():
+    names = {p.name for p in NOTEBOOKS}
+    for path in NOTEBOOKS:
+        for target in re.findall(r"\]\(([\w.]+\.ipynb)\)", "\n".join(cells(path, "markdown"))):
+            assert target in names, f"{path.name} links to {target}"
+
+
+def test_imports_run_downhill():
+    order = ["plotting", *(p.stem[3:] for p in PAGES), "__main__"]
+    for module in MODULES:
+        if module.stem == "__init__":
+            continue
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                assert order.index(node.module) < order.index(module.stem), f"{module.stem} imports {node.module}"
+
+
+def test_axis_names_come_from_the_glossary():
+    _, _, glossary = transformer_nb.__doc__.partition("Axes in the shapes")
+    known = set(re.findall(r"\w+", glossary))
+    for module in MODULES:
+        for shape in re.findall(r"\b(?:Float|Int|Bool|Shaped)\[\w+, \"([^\"]*)\"\]", module.read_text(encoding="utf-8")):
+            for axis in re.findall(r"[a-zA-Z_]\w*", shape):
+                assert axis in known, f"{module.stem}: axis {axis!r} is not in the glossary of the package"
+
+
+def test_the_reading_order_is_in_the_docstring():
+    places = [transformer_nb.__doc__.index(f"    {p.stem[3:]} ") for p in PAGES]
+    assert places == sorted(places)
+
+
+def test_importing_the_package_loads_no_figures_and_no_notebooks():
+    program = (
+        "import sys, transformer_nb, transformer_nb.__main__, transformer_nb.plotting;"
+        "print([m for m in ('matplotlib', 'IPython', 'jupyter_client', 'nbdev', 'pytest', 'beartype') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_snapshot_is_the_prose_of_these_pages():
+    assert corpus.drift() < 0.25, "the pages have moved on: make corpus, then run the pages again"
+
+
+def test_the_version_is_the_same_everywhere():
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    assert f"version = {transformer_nb.__version__}\n" in settings
+
+
+def test_every_public_name_is_there():
+    assert sorted(transformer_nb.__all__) == transformer_nb.__all__
+    assert all(hasattr(transformer_nb, name) for name in transformer_nb.__all__)

@@ -1,0 +1,441 @@
+"Data, schedule, loop and checkpoints: what comes back is what was there, and what goes wrong is said in one line."
+
+import math
+import os
+import re
+import signal
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import randomize, small_config, small_encoder_decoder, small_language_model
+
+import transformer_nb.training as training
+from transformer_nb.tokenization import BPETokenizer, CharTokenizer
+from transformer_nb.training import (
+    History,
+    Trainer,
+    TrainingConfig,
+    choose_device,
+    evaluate,
+    learning_rate,
+    load_checkpoint,
+    loss_by_position,
+    make_optimizer,
+    next_stop,
+    read_texts,
+    sample_batch,
+    save_checkpoint,
+    split_text,
+    train,
+)
+from transformer_nb.transformer import LanguageModel
+
+TEXT = "to be or not to be, that is the question. " * 8
+
+
+def text_and_model(**options):
+    "A small text as indices, its tokenizer, and a model for it."
+    tokenizer = CharTokenizer.from_text(TEXT)
+    model = LanguageModel(small_config(vocab_size=tokenizer.vocab_size, **options))
+    return tokenizer.encode(TEXT), tokenizer, model
+
+
+def short_run(**options):
+    return TrainingConfig(**{**dict(steps=12, batch_size=4, eval_every=5, device="cpu"), **options})
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def one_line(error):
+    return len(str(error.value).splitlines()) == 1
+
+
+# Data.
+
+
+def test_files_and_directories_are_joined_in_order(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name, text in {"b.txt": "two", "a.md": "one", "sub/c.txt": "three", "d.bin": "never"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_texts([tmp_path]) == "one\ntwo\nthree"
+    assert read_texts([tmp_path / "b.txt", tmp_path / "a.md"]) == "two\none"
+
+
+def test_an_encoding_is_honoured_and_a_wrong_one_named_with_its_byte(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("café".encode("latin-1"))
+    assert read_texts([path], "latin-1") == "café"
+    with pytest.raises(ValueError, match="is not utf-8: byte 3"):
+        read_texts([path])
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda p: p / "missing.txt", "cannot read .*missing.txt: No such file"),
+    (lambda p: (p / "empty.txt").write_text("") or p / "empty.txt", "there is no text in it"),
+    (lambda p: p, "has no .txt or .md files"),
+])
+def test_a_text_that_is_not_there_is_named(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        read_texts([make(tmp_path)])
+
+
+def test_an_unknown_encoding_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ValueError, match="unknown encoding: klingon: use a name that Python knows"):
+        read_texts([tmp_path / "a.txt"], "klingon")
+
+
+@pytest.mark.parametrize("length, fraction, cut", [(100, 0.1, 90), (101, 0.25, 76), (3, 0.1, 3)])
+def test_the_end_of_a_text_is_kept_from_training(length, fraction, cut):
+    train_ids, validation_ids = split_text(torch.arange(length), fraction)
+    assert train_ids.tolist() == list(range(cut)) and validation_ids.tolist() == list(range(cut, length))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, math.nan])
+def test_a_split_that_leaves_nothing_is_refused(fraction):
+    with pytest.raises(ValueError, match="fraction must be between 0 and 1"):
+        split_text(torch.arange(10), fraction)
+
+
+def test_batches_are_windows_from_every_place_of_the_text():
+    x, y = sample_batch(torch.arange(20), 4, 2000, torch.Generator().manual_seed(0))
+    assert y.equal(x + 1) and x.diff(dim=1).eq(1).all()
+    assert x[:, 0].unique().tolist() == list(range(16))  # the last window ends at the last token
+
+
+# Learning rate and optimizer.
+
+
+def test_the_paper_schedule_is_equation_3():
+    def equation_3(step, d_model=512, warmup=4000):
+        return d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
+
+    config = TrainingConfig(steps=30_000, warmup_steps=4000, schedule="paper", learning_rate=equation_3(4000))
+    printed = {1: 1.747e-7, 100: 1.747e-5, 4000: 6.988e-4, 8000: 4.941e-4, 20_000: 3.125e-4}
+    for step, rate in printed.items():
+        assert learning_rate(step - 1, config) == pytest.approx(equation_3(step)) == pytest.approx(rate, rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "paper", "constant"])
+def test_the_rate_is_highest_after_the_warmup_and_never_zero(schedule):
+    config = TrainingConfig(steps=100, warmup_steps=20, schedule=schedule, learning_rate=0.5)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[19] == max(rates) == pytest.approx(0.5) and min(rates) > 0
+    assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_the_cosine_ends_at_the_final_rate():
+    config = TrainingConfig(steps=1000, warmup_steps=0, final_rate=0.25, learning_rate=2.0)
+    assert learning_rate(999, config) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_only_matrices_decay():
+    model = small_language_model()
+    decayed, free = make_optimizer(model, TrainingConfig()).param_groups
+    assert decayed["weight_decay"] > 0 == free["weight_decay"]
+    assert {p.dim() for p in free["params"]} == {1} and 1 not in {p.dim() for p in decayed["params"]}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+# Evaluation.
+
+
+def test_evaluation_predicts_each_token_once():
+    ids, _, model = text_and_model(block_size=8)
+    ids = ids[: 8 * 20 + 1]
+    by_hand = F.cross_entropy(model.eval()(ids[:-1].view(20, 8)).flatten(0, 1), ids[1:])
+    assert evaluate(model, ids) == pytest.approx(by_hand.item(), rel=1e-5)
+    assert evaluate(model, ids, batch_size=3) == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_evaluation_is_without_dropout_and_leaves_the_mode():
+    ids, _, model = text_and_model(dropout=0.5)
+    model.train()
+    assert evaluate(model, ids) == evaluate(model, ids) and model.training
+    model.eval()
+    evaluate(model, ids)
+    assert not model.training
+
+
+def test_overlapping_windows_see_every_token_at_every_place():
+    ids, _, model = text_and_model(block_size=8)
+    x, y = ids[:-1].unfold(0, 8, 1), ids[1:].unfold(0, 8, 1)
+    expected = F.cross_entropy(model.eval()(x).transpose(1, 2), y, reduction="none").mean(0)
+    torch.testing.assert_close(loss_by_position(model, ids, stride=1), expected)
+
+
+def test_a_text_shorter_than_the_window_is_measured_as_it_is():
+    _, _, model = text_and_model(block_size=8)
+    assert loss_by_position(model, torch.tensor([1, 2, 3])).shape == (2,)
+    with pytest.raises(ValueError, match="at least 2 tokens to be predicted, got 1"):
+        evaluate(model, torch.tensor([1]))
+
+
+# The loop.
+
+
+def test_training_lowers_the_loss_and_writes_down_what_it_did():
+    ids, _, model = text_and_model()
+    history = train(model, ids, short_run(steps=120, learning_rate=1e-2), ids[:50])
+    assert history.steps_done == 120 and history.evaluated == list(range(0, 121, 5))
+    assert len(history.validation_loss) == 25 and history.seconds > 0 and not history.interrupted
+    assert history.loss[0] == pytest.approx(math.log(model.config.vocab_size), abs=0.3)
+    assert history.validation_loss[-1] < 0.7 * history.validation_loss[0]
+
+
+def test_the_callback_sees_each_evaluation():
+    ids, _, model = text_and_model()
+    seen = []
+    train(model, ids, short_run(), on_evaluate=lambda history: seen.append(history.steps_done))
+    assert seen == [0, 5, 10, 12]
+
+
+def test_a_run_is_the_same_twice():
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        ids, _, model = text_and_model(dropout=0.1)
+        runs.append((train(model, ids, short_run()).loss, weights(model)))
+    assert runs[0][0] == runs[1][0] and same_weights(runs[0][1], runs[1][1])
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 10])
+def test_a_run_that_was_stopped_and_resumed_ends_in_the_same_weights(tmp_path, stop):
+    torch.manual_seed(3)
+    ids, tokenizer, model = text_and_model(dropout=0.1)
+    start = weights(model)
+    whole = train(model, ids, short_run())
+    whole_weights = weights(model)
+
+    model.load_state_dict(start)
+    trainer = Trainer(model, ids, short_run())
+    trainer.advance(stop)
+    save_checkpoint(tmp_path / "run", model, tokenizer, trainer.state())
+    torch.manual_seed(99)  # another process has other random numbers
+    resumed, _, state = load_checkpoint(tmp_path / "run")
+    history = train(resumed, ids, short_run(), resume=state)
+    assert history.loss == whole.loss and same_weights(weights(resumed), whole_weights)
+
+
+def test_a_run_can_be_made_longer(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    train(model, ids, short_run(steps=6), directory=tmp_path / "run", tokenizer=tokenizer)
+    model, _, state = load_checkpoint(tmp_path / "run")
+    assert train(model, ids, short_run(steps=9), resume=state).steps_done == 9
+
+
+@pytest.mark.parametrize("step, stop", [(0, 7), (7, 10), (10, 14), (14, 15), (15, 20), (30, 31)])
+def test_the_loop_looks_up_when_something_is_due(step, stop):
+    assert next_stop(step, TrainingConfig(steps=31, eval_every=7, save_every=15)) == stop
+
+
+def test_an_interrupt_ends_the_run_after_its_step_and_keeps_it(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    before = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    history = train(model, ids, short_run(steps=10**6), directory=tmp_path / "run", tokenizer=tokenizer)
+    assert history.interrupted and 0 < history.steps_done < 10**6
+    assert load_checkpoint(tmp_path / "run").training["history"]["loss"] == history.loss
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_outside_the_main_thread_works():
+    ids, _, model = text_and_model()
+    histories = []
+    thread = threading.Thread(target=lambda: histories.append(train(model, ids, short_run())))
+    thread.start()
+    thread.join()
+    assert histories[0].steps_done == 12
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    save_checkpoint(tmp_path / "run", model, tokenizer)
+    with torch.no_grad():
+        model.stack.norm.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 0: lower learning_rate") as error:
+        train(model, ids, short_run(), directory=tmp_path / "run")
+    assert one_line(error)
+    assert all(p.isfinite().all() for p in load_checkpoint(tmp_path / "run").model.parameters())
+
+
+def test_a_text_shorter_than_a_window_is_refused():
+    _, _, model = text_and_model(block_size=8)
+    with pytest.raises(ValueError, match="need 9 tokens, got a text of 8: give a longer text or a smaller block_size"):
+        train(model, torch.zeros(8, dtype=torch.long), short_run())
+
+
+@pytest.mark.parametrize("field, value", [
+    ("steps", 0), ("batch_size", 0), ("warmup_steps", -1), ("eval_every", 0), ("save_every", -1),
+    ("learning_rate", -1.0), ("learning_rate", math.nan), ("weight_decay", -0.1), ("grad_clip", math.inf),
+    ("beta2", 1.0), ("schedule", "cosin"),
+])
+def test_an_option_that_makes_no_sense_is_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be .*, got {re.escape(repr(value))}"):
+        TrainingConfig(**{field: value})
+
+
+def test_a_device_that_is_not_there_is_named():
+    assert choose_device("auto").type in ("cuda", "mps", "cpu")
+    with pytest.raises(ValueError, match="device 'abacus' is not there: choose auto or one of"):
+        choose_device("abacus")
+
+
+def test_a_history_reads_as_a_sentence():
+    history = History(10, loss=[2.0, 1.0], evaluated=[2], validation_loss=[1.25])
+    assert str(history) == "step 2 of 10, training loss 1.500, validation loss 1.250"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_as_the_cpu_does():
+    losses = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(3)
+        ids, _, model = text_and_model()
+        losses[device] = train(model, ids, short_run(device=device), ids[:50]).loss
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+# Checkpoints.
+
+
+@pytest.mark.parametrize("make", [small_language_model, small_encoder_decoder])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_gives_the_same_model_back(tmp_path, make, tied):
+    model = randomize(make(tie_embeddings=tied))
+    save_checkpoint(tmp_path / "m", model)
+    loaded, tokenizer, state = load_checkpoint(tmp_path / "m")
+    assert type(loaded) is type(model) and loaded.config == model.config and not loaded.training
+    assert same_weights(weights(loaded), weights(model)) and tokenizer is state is None
+    assert (loaded.head.weight is loaded.embedding.tokens.weight) == tied
+
+
+@pytest.mark.parametrize("kind", [CharTokenizer, BPETokenizer])
+def test_the_tokenizer_comes_back_with_the_model(tmp_path, kind):
+    tokenizer = kind.from_text(TEXT)
+    save_checkpoint(tmp_path / "m", small_language_model(), tokenizer)
+    loaded = load_checkpoint(tmp_path / "m").tokenizer
+    assert type(loaded) is kind and loaded.encode(TEXT).equal(tokenizer.encode(TEXT))
+
+
+def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_path):
+    save_checkpoint(tmp_path / "m", small_language_model(), CharTokenizer.from_text("ab"))
+    second = small_language_model()
+    save_checkpoint(tmp_path / "m", second)
+    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(second))
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert load_checkpoint(tmp_path / "m").tokenizer is None  # nothing of the first is left in it
+
+
+@pytest.mark.parametrize("name", ["save_model", "os.fsync"])
+def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, name):
+    first = small_language_model()
+    save_checkpoint(tmp_path / "m", first)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_model", full) if name == "save_model" else monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device.*what was there before is whole") as error:
+        save_checkpoint(tmp_path / "m", randomize(small_language_model()))
+    assert one_line(error) and [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(first))
+
+
+def test_a_stop_between_the_two_renames_loses_nothing(tmp_path):
+    model = small_language_model()
+    save_checkpoint(tmp_path / "m", model)
+    (tmp_path / "m").rename(tmp_path / "m.old")
+    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(model))
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    model = small_language_model()
+    save_checkpoint(tmp_path / "m", model)
+    with torch.no_grad():
+        model.stack.layers[1].attention.out_proj.weight[0, 0] = math.inf
+    with pytest.raises(FloatingPointError, match=r"stack.layers.1.attention.out_proj.weight is not finite"):
+        save_checkpoint(tmp_path / "m", model)
+    load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("prepare, message", [
+    (lambda p: (p / "m").write_text("a file"), "cannot write a checkpoint to"),
+    (lambda p: (p / "m").mkdir() or (p / "m" / "novel.txt").write_text("..."), r"holds files that are no checkpoint \(novel.txt\)"),
+])
+def test_what_is_no_checkpoint_is_not_overwritten(tmp_path, prepare, message):
+    prepare(tmp_path)
+    with pytest.raises(OSError, match=message) as error:
+        save_checkpoint(tmp_path / "m", small_language_model())
+    assert one_line(error)
+
+
+def test_a_directory_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OSError, match="choose another directory"):
+        save_checkpoint(tmp_path / "file" / "m", small_language_model())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="Permission denied.*choose another directory"):
+        save_checkpoint(tmp_path / "m", small_language_model())
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint in .*nothing: train one"):
+        load_checkpoint(tmp_path / "nothing")
+
+
+def damage(path, content):
+    path.write_bytes(content(path.read_bytes()))
+
+
+@pytest.mark.parametrize("file, content", [
+    ("model.safetensors", lambda b: b[:100]),
+    ("model.safetensors", lambda b: b[:-4]),
+    ("model.safetensors", lambda b: b""),
+    ("model.safetensors", lambda b: b"\xff" * 8 + b[8:]),
+    ("config.json", lambda b: b[:20]),
+    ("config.json", lambda b: b"[]"),
+    ("config.json", lambda b: b"{}"),
+    ("config.json", lambda b: b.replace(b"LanguageModel", b"os.system")),
+    ("config.json", lambda b: b.replace(b'"d_model": 8', b'"d_model": 16')),
+    ("config.json", lambda b: b.replace(b'"d_model": 8', b'"d_model": "8"')),
+    ("config.json", lambda b: b.replace(b'"n_layers": 2', b'"n_layers": 3')),
+    ("config.json", lambda b: b.replace(b'"d_ff"', b'"d_fff"')),
+    ("tokenizer.json", lambda b: b[:5]),
+    ("training.pt", lambda b: b[:50]),
+    ("training.pt", lambda b: b"no archive"),
+])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, file, content, shapes_unchecked):
+    ids, tokenizer, model = text_and_model()
+    trainer = Trainer(model, ids, short_run())
+    save_checkpoint(tmp_path / "m", model, tokenizer, trainer.state())
+    damage(tmp_path / "m" / file, content)
+    with pytest.raises(ValueError, match="the checkpoint in .* is damaged or of another program: ") as error:
+        load_checkpoint(tmp_path / "m")
+    assert one_line(error)
+
+
+def test_nothing_in_a_checkpoint_can_execute_anything(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    save_checkpoint(tmp_path / "m", small_language_model())
+    torch.save(Bomb(), tmp_path / "m" / "training.pt")
+    with pytest.raises(ValueError, match="damaged or of another program"):
+        load_checkpoint(tmp_path / "m")
+    assert not (tmp_path / "exploded").exists()
+
