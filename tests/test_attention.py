@@ -28,6 +28,21 @@ def test_the_import_hook_checks_types():
         scaled_dot_product_attention(*torch.ones(3, 2, 3, 4), mask=torch.ones(3, 3))
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 4, 3), (3, 1, 5, 3), (5, 1), (3,)], ids=str)
+def test_the_import_hook_refuses_a_mask_that_does_not_fit(shape):
+    q, k, v = (torch.randn(2, 4, *size) for size in ((5, 8), (3, 8), (3, 6)))
+    with pytest.raises(TypeCheckError, match="parameter 'mask'"):
+        scaled_dot_product_attention(q, k, v, torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1, 3), (4, 5, 3), (2, 1, 1, 3), (1, 4, 5, 3)], ids=str)
+def test_a_mask_broadcasts_over_what_it_does_not_name(shape):
+    q, k, v = (torch.randn(2, 4, *size) for size in ((5, 8), (3, 8), (3, 6)))
+    mask = torch.rand(shape) < 0.5
+    expected = F.scaled_dot_product_attention(q, k, v, mask)
+    assert_same(scaled_dot_product_attention(q, k, v, mask)[0], expected)
+
+
 def nothing_for_row_2(length, source):
     "A mask whose third row may attend to nothing."
     mask = torch.ones(length, source, dtype=torch.bool)

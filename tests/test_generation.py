@@ -59,6 +59,15 @@ def test_with_a_cache_the_logits_are_the_same(norm_first, positions, steps):
     assert_same(torch.cat(pieces, dim=1), model(ids))
 
 
+def test_a_mask_reaches_back_through_the_cache():
+    model, ids, mask = small_language_model(), indices(2, 8), torch.rand(2, 1, 8) < 0.6
+    cache = [KeyValueCache(8) for _ in range(model.config.n_layers)]
+    pieces = [
+        model(ids[:, start:end], mask[..., :end], cache) for start, end in pairwise([0, 3, 4, 8])
+    ]
+    assert_same(torch.cat(pieces, dim=1), model(ids, mask))
+
+
 def count_positions(model):
     "How many positions each call of the model computes."
     counts = []

@@ -207,6 +207,12 @@ def test_d_model_must_be_divisible_by_n_heads(d_model, n_heads):
         MultiHeadAttention(d_model, n_heads)
 
 
+@pytest.mark.parametrize("shape", [(2, 5), (2, 4, 5), (5,)], ids=str)
+def test_a_mask_that_does_not_fit_is_refused_where_shapes_are_checked(shape):
+    with pytest.raises(TypeCheckError, match="parameter 'mask'"):
+        MultiHeadAttention(8, 2)(torch.randn(2, 5, 8), mask=torch.ones(shape, dtype=torch.bool))
+
+
 def test_a_context_of_another_width_is_refused_where_shapes_are_checked():
     with pytest.raises(TypeCheckError, match="parameter 'context'"):
         MultiHeadAttention(8, 2)(torch.randn(2, 5, 8), torch.randn(2, 5, 6))

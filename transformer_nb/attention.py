@@ -40,7 +40,7 @@ def scaled_dot_product_attention(
     q: Float[Tensor, "*batch position d_k"],  # queries: what each position looks for
     k: Float[Tensor, "*batch source d_k"],  # keys: what each position offers
     v: Float[Tensor, "*batch source d_v"],  # values: what each position gives
-    mask: Bool[Tensor, "*#mask position_or_1 source"] | None = None,  # True where attending is allowed
+    mask: Bool[Tensor, "*#batch #position source"] | None = None,  # True where attending is allowed
 ) -> tuple[Float[Tensor, "*batch position d_v"], Float[Tensor, "*batch position source"]]:
     "softmax(q k^T / sqrt(d_k)) v and its weights (equation 1); a row that may attend to nothing gets zeros."
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., position, source)
