@@ -186,7 +186,7 @@ def use_style() -> None:
         }
     )
 
-# %% ../nbs/plotting.ipynb #13ca61cc
+# %% ../nbs/plotting.ipynb #af9043ec
 def show_matrix(
     matrix: Shaped[Tensor, "row column"],  # numbers, or booleans for a mask
     rows: list[str] | str | None = None,  # a label for each row
@@ -201,7 +201,8 @@ def show_matrix(
 
     m = matrix.detach().cpu().float()
     if ax is None:
-        _, ax = plt.subplots(figsize=(1.6 + 0.38 * m.shape[1], 1.1 + 0.38 * m.shape[0]))
+        cell = min(0.38, 4.5 / max(m.shape))  # inches
+        _, ax = plt.subplots(figsize=(1.6 + cell * m.shape[1], 1.1 + cell * m.shape[0]))
     high = max(m.abs().max().item(), 1e-12)
     low = -high if kind == "signed" else 0
     ax.imshow(m.numpy(), cmap=COLOR_MAPS[kind], vmin=low, vmax=high)
