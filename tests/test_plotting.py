@@ -1,5 +1,6 @@
 "The figures that several pages share."
 
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ import torch
 from transformer_nb.plotting import CHAPTERS, COLOR_MAPS, LossPlot, show_matrix, transformer_map, use_style, visible
 
 matplotlib.use("agg")
+NBS = Path(__file__).parents[1] / "nbs"
 LIT = "#ffc44d"
 
 
@@ -32,12 +34,14 @@ def test_without_a_chapter_nothing_is_lit_and_everything_is_there():
 
 
 def test_each_box_leads_to_a_page_that_exists():
-    from pathlib import Path
-
-    pages = {page.name for page in (Path(__file__).parents[1] / "nbs").glob("*.ipynb")}
+    pages = {page.name for page in NBS.glob("*.ipynb")}
     tree = ElementTree.fromstring(transformer_map(links=True).source)
     targets = [node.get("href") for node in tree.iter() if node.tag.endswith("}a")]
     assert set(targets) == {f"{name}.ipynb" for name in CHAPTERS.values()} <= pages
+
+
+def test_the_picture_of_the_readme_is_the_map():
+    assert (NBS / "map.svg").read_text(encoding="utf-8") == transformer_map().source + "\n"
 
 
 def test_a_chapter_that_is_not_there_is_named():

@@ -58,7 +58,7 @@ class SinusoidalPositionalEncoding(nn.Module):
                 self.table = sinusoidal_encoding(2 * end, x.shape[-1]).to(self.table)
         return x + self.table[offset:end]
 
-# %% ../nbs/02_positional_encoding.ipynb #812a55c6
+# %% ../nbs/02_positional_encoding.ipynb #0fef9165
 class LearnedPositionalEncoding(nn.Module):
     "Add a trained vector for each place (Vaswani et al., Table 3 row E; GPT-2, BERT)."
 
@@ -84,7 +84,7 @@ class LearnedPositionalEncoding(nn.Module):
             )
         return x + self.weight[offset:end]
 
-# %% ../nbs/02_positional_encoding.ipynb #c17e8d95
+
 class NoPositionalEncoding(nn.Module):
     "Leave the vectors as they are: for models without positions, and for those that rotate queries and keys instead."
 
