@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .attention import causal_mask, scaled_dot_product_attention
 
-# %% ../nbs/05_multi_head_attention.ipynb #ab06e2e8
+# %% ../nbs/05_multi_head_attention.ipynb #c2ef7d01
 class MultiHeadAttention(nn.Module):
     "Concat(head_1, ..., head_h) W_o, each head attention of x W_q to context W_k and W_v (Vaswani et al., section 3.2.2)."
 
@@ -38,7 +38,7 @@ class MultiHeadAttention(nn.Module):
         self,
         x: Float[Tensor, "batch position d_model"],  # asks
         context: Float[Tensor, "batch source d_model"] | None = None,  # is asked; by default x itself
-        mask: Bool[Tensor, "*mask source"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
+        mask: Bool[Tensor, "*mask #position source"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
         is_causal: bool = False,  # whether position i attends only to positions up to i; combines with the mask
         need_weights: bool = False,  # whether to return the weights too, at the price of computing them
         cache: "KeyValueCache | None" = None,  # keys and values of earlier positions, of one layer
@@ -89,7 +89,7 @@ class MultiHeadAttention(nn.Module):
 
     def combine(
         self,
-        mask: Bool[Tensor, "*mask source"] | None,
+        mask: Bool[Tensor, "*mask #position source"] | None,
         is_causal: bool,
         q: Float[Tensor, "batch head position d_k"],
         k: Float[Tensor, "batch head source d_k"],

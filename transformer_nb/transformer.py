@@ -74,7 +74,7 @@ class Residual(nn.Module):
             return x + self.dropout(sublayer(self.norm(x)))
         return self.norm(x + self.dropout(sublayer(x)))
 
-# %% ../nbs/06_transformer.ipynb #1f5c52db
+# %% ../nbs/06_transformer.ipynb #ddf03952
 class EncoderLayer(nn.Module):
     "Self-attention and feed-forward, each inside a residual; with a causal mask it is the layer of a language model."
 
@@ -100,7 +100,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch position d_model"],
-        mask: Bool[Tensor, "*mask position"] | None = None,  # True where attending is allowed
+        mask: Bool[Tensor, "*mask #position source"] | None = None,  # True where attending is allowed
         is_causal: bool = False,  # whether a position sees only itself and what came before
         cache: "KeyValueCache | None" = None,  # of this layer
     ) -> Float[Tensor, "batch position d_model"]:
@@ -108,7 +108,7 @@ class EncoderLayer(nn.Module):
         x = self.residual1(x, lambda x: self.attention(x, mask=mask, is_causal=is_causal, cache=cache))
         return self.residual2(x, self.feed_forward)
 
-# %% ../nbs/06_transformer.ipynb #9d273147
+# %% ../nbs/06_transformer.ipynb #b9ecdbdc
 class DecoderLayer(nn.Module):
     "Masked self-attention, attention to the source, feed-forward, each inside a residual."
 
@@ -137,8 +137,8 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Tensor, "batch position d_model"],  # the target so far
         memory: Float[Tensor, "batch source d_model"],  # what the encoder made of the source
-        mask: Bool[Tensor, "*mask position"] | None = None,  # True where the target may attend to itself
-        memory_mask: Bool[Tensor, "*memory_mask source"] | None = None,  # True where it may attend to the source
+        mask: Bool[Tensor, "*mask #position position"] | None = None,  # True where the target may attend to itself
+        memory_mask: Bool[Tensor, "*memory_mask #position source"] | None = None,  # True where it may attend to the source
         is_causal: bool = True,  # whether a position sees only itself and what came before
     ) -> Float[Tensor, "batch position d_model"]:
         "One layer."
@@ -241,7 +241,7 @@ class TransformerConfig:
             rotary=rotary,
         )
 
-# %% ../nbs/06_transformer.ipynb #71c236e7
+# %% ../nbs/06_transformer.ipynb #62db39b7
 class Encoder(nn.Module):
     "N encoder layers; every position sees every other, unless a mask says otherwise."
 
@@ -257,7 +257,7 @@ class Encoder(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch position d_model"],  # embedded tokens
-        mask: Bool[Tensor, "*mask position"] | None = None,  # True where attending is allowed
+        mask: Bool[Tensor, "*mask #position source"] | None = None,  # True where attending is allowed
         is_causal: bool = False,  # whether a position sees only itself and what came before
         cache: "list[KeyValueCache] | None" = None,  # one for each layer
     ) -> Float[Tensor, "batch position d_model"]:
@@ -266,7 +266,7 @@ class Encoder(nn.Module):
             x = layer(x, mask, is_causal, None if cache is None else cache[i])
         return self.norm(x)
 
-# %% ../nbs/06_transformer.ipynb #b438f834
+# %% ../nbs/06_transformer.ipynb #2971e573
 class Decoder(nn.Module):
     "N decoder layers: the target sees its own past, and all of the source."
 
@@ -283,8 +283,8 @@ class Decoder(nn.Module):
         self,
         x: Float[Tensor, "batch position d_model"],  # embedded target
         memory: Float[Tensor, "batch source d_model"],  # what the encoder made of the source
-        mask: Bool[Tensor, "*mask position"] | None = None,  # True where the target may attend to itself
-        memory_mask: Bool[Tensor, "*memory_mask source"] | None = None,  # True where it may attend to the source
+        mask: Bool[Tensor, "*mask #position position"] | None = None,  # True where the target may attend to itself
+        memory_mask: Bool[Tensor, "*memory_mask #position source"] | None = None,  # True where it may attend to the source
         is_causal: bool = True,  # whether a position sees only itself and what came before
     ) -> Float[Tensor, "batch position d_model"]:
         "The stack from bottom to top."
@@ -347,7 +347,7 @@ def output_projection(
         head.weight = embedding.tokens.weight
     return head
 
-# %% ../nbs/06_transformer.ipynb #d29d58a0
+# %% ../nbs/06_transformer.ipynb #5fd5591f
 class LanguageModel(nn.Module):
     "Indices to the logits of the next token: a decoder without a source, as in GPT."
 
@@ -365,14 +365,14 @@ class LanguageModel(nn.Module):
     def forward(
         self,
         ids: Int[Tensor, "batch position"],
-        mask: Bool[Tensor, "*mask position"] | None = None,  # True where attending is allowed, beside causality
+        mask: Bool[Tensor, "*mask #position source"] | None = None,  # True where attending is allowed, beside causality
         cache: "list[KeyValueCache] | None" = None,  # of the positions before `ids`, one for each layer
     ) -> Float[Tensor, "batch position vocab"]:
         "The logits at each position, which depend on that position and the ones before it."
         offset = 0 if cache is None else len(cache[0])
         return self.head(self.stack(self.embedding(ids, offset), mask, is_causal=True, cache=cache))
 
-# %% ../nbs/06_transformer.ipynb #11a36ac1
+# %% ../nbs/06_transformer.ipynb #ded02346
 class EncoderDecoder(nn.Module):
     "The paper's whole figure: source and target indices to the logits of the target's next token."
 
@@ -393,7 +393,7 @@ class EncoderDecoder(nn.Module):
         source: Int[Tensor, "batch source"],
         target: Int[Tensor, "batch position"],  # shifted right: position i predicts the token after it
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-        target_mask: Bool[Tensor, "*target_mask position"] | None = None,  # True where the target has a token
+        target_mask: Bool[Tensor, "*target_mask #position position"] | None = None,  # True where the target has a token
     ) -> Float[Tensor, "batch position vocab"]:
         "The logits at each position of the target."
         memory = self.encoder(self.embedding(source), source_mask)
