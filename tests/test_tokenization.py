@@ -84,7 +84,14 @@ def test_an_empty_text_goes_there_and_back(ids):
 
 @pytest.mark.parametrize(
     "text, character, position",
-    [("abz", "z", 2), ("Xab", "X", 0), ("ab\nc", "\n", 2), ("aéb", "é", 1), ("ab😀", "😀", 2), ("a\ud800", "\ud800", 1)],
+    [
+        ("abz", "z", 2),
+        ("Xab", "X", 0),
+        ("ab\nc", "\n", 2),
+        ("aéb", "é", 1),
+        ("ab😀", "😀", 2),
+        ("a\ud800", "\ud800", 1),
+    ],
     ids=ascii,
 )
 def test_an_unknown_character_is_named_with_its_position(text, character, position):

@@ -66,7 +66,7 @@ class CharTokenizer:
         ids: Int[Tensor, "position"] | list[int],  # indices below `vocab_size`
     ) -> str:
         "The text of a row of indices; one outside the vocabulary is a ValueError."
-        ids = np.asarray(ids, dtype=np.int64).reshape(-1)
+        ids = torch.as_tensor(ids, dtype=torch.long).reshape(-1).cpu().numpy()
         outside = (ids < 0) | (ids >= self.vocab_size)
         if outside.any():
             raise ValueError(f"index {ids[outside][0]} is outside the vocabulary: indices are 0 to {self.vocab_size - 1}")
@@ -104,7 +104,7 @@ def read_json(
     "The JSON object in a file; a ValueError where there is something else."
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or JSON without end
         raise ValueError(f"{path} is no tokenizer: {error}; save one there first") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no tokenizer: it holds no JSON object; save one there first")

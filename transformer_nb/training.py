@@ -91,8 +91,8 @@ class TrainingConfig:
     "How a model is trained; refused with a ValueError where it makes no sense."
 
     steps: int = option(1000, "how many batches to learn from")
-    batch_size: int = option(32, "windows in each batch")
-    learning_rate: float = option(1e-3, "the highest learning rate")
+    batch_size: int = option(16, "windows in each batch")
+    learning_rate: float = option(2e-3, "the highest learning rate")
     warmup_steps: int = option(100, "steps in which the learning rate grows to its highest")
     schedule: str = option("cosine", "what follows the warm-up: cosine decay, the paper's 1/sqrt(step), or constant")
     final_rate: float = option(0.1, "the last learning rate of the cosine, as a part of the highest")

@@ -192,7 +192,7 @@ class TransformerConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
-        if not self.norm_eps >= 0:
+        if not isinstance(self.norm_eps, (int, float)) or not 0 <= self.norm_eps < math.inf:
             raise ValueError(f"norm_eps must be at least 0, got {self.norm_eps!r}")
         if self.d_model % self.n_heads:
             raise ValueError(
