@@ -89,3 +89,11 @@ def test_the_loss_plot_draws_without_validation_and_is_silent_outside_a_notebook
     history = SimpleNamespace(steps=10, loss=[3.0, 2.0, 1.0], evaluated=[0, 3], validation_loss=[])
     LossPlot().draw(history)
     LossPlot()(history)
+
+
+def test_the_boxes_are_links_in_a_picture_too():
+    assert transformer_map()._repr_html_() is None  # without links the drawing is enough
+    html = transformer_map(links=True)._repr_html_()
+    areas = ElementTree.fromstring(html[html.index("<map") :].replace('">', '"/>').replace('transformer"/>', 'transformer">'))
+    assert {area.get("href") for area in areas} == {f"{name}.ipynb" for name in CHAPTERS.values()}
+    assert areas[0].get("href") == "03_attention.ipynb"  # the small boxes come before those that they stand in

@@ -6,13 +6,15 @@
 __all__ = ['CHAPTERS', 'MAP_ROWS', 'MAP_PITCH', 'MAP_WIDTH', 'MAP_HEIGHT', 'COLOR_MAPS', 'Svg', 'map_box', 'transformer_map',
            'describe_map', 'use_style', 'show_matrix', 'visible', 'LossPlot']
 
-# %% ../nbs/plotting.ipynb #fa14e1b7
+# %% ../nbs/plotting.ipynb #3521bc72
+import re
+from base64 import b64encode
 from html import escape
 
 from jaxtyping import Shaped
 from torch import Tensor
 
-# %% ../nbs/plotting.ipynb #d7e1f3e0
+# %% ../nbs/plotting.ipynb #3f0b4ed4
 class Svg:
     "A drawing with its alternative text: Jupyter shows the one, `repr` gives the other."
 
@@ -25,6 +27,17 @@ class Svg:
 
     def _repr_svg_(self) -> str:
         return self.source
+
+    def _repr_html_(self) -> str | None:
+        "A picture whose boxes are links, where there are any: Jupyter shows SVG as a picture, in which links are dead."
+        box = r'<a href="([^"]+)"><rect x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)"'
+        areas = ""
+        for target, *numbers in reversed(re.findall(box, self.source)):  # the first area that fits is taken
+            x, y, width, height = map(float, numbers)
+            areas += f'<area href="{target}" alt="{target}" coords="{x:g},{y:g},{x + width:g},{y + height:g}">'
+        picture = b64encode(self.source.encode()).decode()
+        image = f'<img src="data:image/svg+xml;base64,{picture}" alt="{escape(self.description)}" usemap="#transformer"'
+        return f'{image} style="max-width:none"><map name="transformer">{areas}</map>' if areas else None
 
     def __repr__(self) -> str:
         return self.description
