@@ -115,7 +115,7 @@ def test_links_lead_to_pages_that_exist():
 
 
 def test_imports_run_downhill():
-    order = ["plotting", *(p.stem[3:] for p in PAGES), "__main__"]
+    order = ["plotting", "questions", *(p.stem[3:] for p in PAGES), "__main__"]
     for module in MODULES:
         if module.stem == "__init__":
             continue

@@ -13,6 +13,7 @@ order of their imports: no module imports from a later one.
     generation             sampling, key-value cache
     training               data, loop, checkpoints
     plotting               the figures that the chapters share (needs matplotlib only when it draws)
+    questions              guesses and exercises, for the pages
 
 Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]`:
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHAPTERS', 'MAP_ROWS', 'MAP_PITCH', 'MAP_WIDTH', 'MAP_HEIGHT', 'COLOR_MAPS', 'Svg', 'map_box', 'transformer_map',
-           'describe_map', 'use_style', 'show_matrix', 'visible', 'LossPlot']
+           'describe_map', 'use_style', 'show_matrix', 'visible', 'describe', 'LossPlot']
 
 # %% ../nbs/plotting.ipynb #3521bc72
 import re
@@ -235,6 +235,21 @@ def visible(
 ) -> str:
     "A token as a label: white space gets a sign that can be seen."
     return token.replace(" ", "␣").replace("\n", "⏎") if token.strip() == "" else token
+
+# %% ../nbs/plotting.ipynb #2278fa3e
+def describe(
+    text: str,  # what the figure shows, in a sentence
+) -> None:
+    "Show the current figure, with its description for those who cannot see it; nothing where no notebook runs."
+    import matplotlib.pyplot as plt
+    from IPython import get_ipython
+    from IPython.display import display
+
+    figure = plt.gcf()
+    plt.close(figure)
+    if get_ipython() is not None:
+        data, _ = get_ipython().display_formatter.format(figure)
+        display({**data, "text/plain": text}, metadata={"image/png": {"alt": text}}, raw=True)
 
 # %% ../nbs/plotting.ipynb #7d4ce36c
 class LossPlot:
