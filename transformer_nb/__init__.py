@@ -12,6 +12,7 @@ order of their imports: no module imports from a later one.
     transformer            layers, stacks, models and their configuration
     generation             sampling, key-value cache
     training               data, loop, checkpoints
+    diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
     plotting               the figures that the chapters share (needs matplotlib only when it draws)
     questions              guesses and exercises, for the pages
 
@@ -44,6 +45,7 @@ from .attention import (
     padding_mask,
     scaled_dot_product_attention,
 )
+from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .generation import KeyValueCache, generate
 from .layer_norm import LayerNorm
@@ -89,6 +91,7 @@ __all__ = [
     "Checkpoint",
     "Decoder",
     "DecoderLayer",
+    "Diagnosis",
     "Encoder",
     "EncoderDecoder",
     "EncoderLayer",
@@ -107,6 +110,7 @@ __all__ = [
     "causal_mask",
     "count_parameters",
     "dependency_matrix",
+    "diagnose",
     "evaluate",
     "generate",
     "leak_test",

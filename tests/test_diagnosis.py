@@ -1,0 +1,422 @@
+"diagnose sees mistakes that it was not made for, accuses nothing that is right, and leaves all as it was."
+
+import copy
+import functools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import small_config
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from transformer_nb.attention import causal_mask, padding_mask, scaled_dot_product_attention
+from transformer_nb.diagnosis import BATTERIES, Diagnosis, diagnose
+from transformer_nb.layer_norm import LayerNorm
+from transformer_nb.multi_head_attention import MultiHeadAttention
+from transformer_nb.positional_encoding import (
+    LearnedPositionalEncoding,
+    RotaryPositionalEncoding,
+    SinusoidalPositionalEncoding,
+    sinusoidal_encoding,
+)
+from transformer_nb.transformer import (
+    DecoderLayer,
+    Encoder,
+    EncoderDecoder,
+    EncoderLayer,
+    LanguageModel,
+    TransformerConfig,
+)
+
+upper = nn.Transformer.generate_square_subsequent_mask
+
+
+def hide(scores, mask, value=-math.inf):
+    return scores if mask is None else scores.masked_fill(~mask, value)
+
+
+def scores(q, k):
+    return q @ k.mT / math.sqrt(q.shape[-1])
+
+
+# ---- what is right
+
+
+def least_finite(q, k, v, mask=None):
+    weights = hide(scores(q, k), mask, torch.finfo(q.dtype).min).softmax(-1)
+    return weights @ v, weights
+
+
+def added_mask(q, k, v, mask=None):
+    bias = 0 if mask is None else (1 - mask.float()) * torch.finfo(q.dtype).min
+    return (scores(q, k) + bias).softmax(-1) @ v
+
+
+def einsum(q, k, v, mask=None):
+    s = torch.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(q.size(-1))
+    s = s if mask is None else s.masked_fill(mask == 0, float("-inf"))
+    return torch.einsum("bhqk,bhkd->bhqd", s.softmax(-1), v)
+
+
+def always_causal(q, k, v, mask=None):
+    past = causal_mask(q.shape[-2], k.shape[-2])
+    return F.scaled_dot_product_attention(q, k, v, past if mask is None else past & mask)
+
+
+def of_three_axes(q, k, v, mask=None):
+    assert q.dim() == 3
+    return scaled_dot_product_attention(q, k, v, mask)
+
+
+RIGHT_ATTENTION = [
+    scaled_dot_product_attention, F.scaled_dot_product_attention, least_finite, added_mask, einsum, always_causal, of_three_axes,
+]
+
+
+@pytest.mark.parametrize("fn", RIGHT_ATTENTION, ids=lambda fn: fn.__name__)
+def test_no_right_attention_is_accused(fn):
+    diagnosis = diagnose(fn, "attention")
+    assert diagnosis and diagnosis.findings == [], diagnosis
+
+
+class Plain(nn.Module):
+    "A self-attention in lines that can be replaced."
+
+    def __init__(self, d_model=16, n_heads=4):
+        super().__init__()
+        self.n_heads, self.qkv, self.out = n_heads, nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.out(self.attend(q, k, v, self.mask(x.shape[1])).transpose(1, 2).flatten(2))
+
+    def mask(self, length):
+        return causal_mask(length)
+
+    def attend(self, q, k, v, mask):
+        return hide(scores(q, k), mask).softmax(-1) @ v
+
+
+class LinearBias(Plain):
+    def attend(self, q, k, v, mask):
+        place = torch.arange(q.shape[2])
+        return hide(scores(q, k) - 0.5 * (place[:, None] - place).abs(), mask).softmax(-1) @ v
+
+
+class SlidingWindow(Plain):
+    def mask(self, length):
+        return causal_mask(length) & ~causal_mask(length).tril(-3)
+
+
+class GroupedQuery(Plain):
+    def attend(self, q, k, v, mask):
+        return super().attend(q, k[:, :2].repeat_interleave(2, 1), v[:, :2].repeat_interleave(2, 1), mask)
+
+
+class QueryKeyNorm(Plain):
+    def attend(self, q, k, v, mask):
+        return super().attend(3 * F.normalize(q, dim=-1), 3 * F.normalize(k, dim=-1), v, mask)
+
+
+class PlacesInside(Plain):
+    def forward(self, x):
+        return super().forward(x + sinusoidal_encoding(x.shape[1], x.shape[2]))
+
+
+class Unmasked(PlacesInside):
+    def mask(self, length):
+        return None
+
+
+class CausalConvolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(16, 16, 3)
+
+    def forward(self, x):
+        return self.conv(F.pad(x.mT, (2, 0))).mT
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", [Plain, LinearBias, SlidingWindow, GroupedQuery, QueryKeyNorm, PlacesInside, CausalConvolution])
+def test_no_right_self_attention_is_accused(kind, seed):
+    torch.manual_seed(seed)
+    assert diagnose(kind(), "self_attention"), diagnose(kind(), "self_attention")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rotary", [False, True])
+def test_our_attention_is_not_accused(seed, rotary):
+    torch.manual_seed(seed)
+    attention = MultiHeadAttention(24, 3, rotary=RotaryPositionalEncoding(64, 8) if rotary else None)
+    memory = torch.randn(1, 5, 24)
+    assert diagnose(functools.partial(attention, is_causal=True), "self_attention")
+    assert diagnose(attention, "self_attention", causal=False)
+    assert diagnose(lambda x: attention(x, mask=padding_mask([6, 4, 2, 5], 6), is_causal=True), "self_attention")
+    assert diagnose(lambda x: attention(x, mask=padding_mask([8, 5], 8)), "self_attention", causal=False)
+    if not rotary:
+        assert diagnose(lambda x: attention(x, memory.expand(len(x), -1, -1)), "self_attention", causal=False)
+
+
+def test_torch_attention_is_not_accused():
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True)
+    assert diagnose(lambda x: theirs(x, x, x)[0], "self_attention", causal=False)
+    assert diagnose(lambda x: theirs(x, x, x, attn_mask=upper(x.shape[1]))[0], "self_attention")
+    assert diagnose(Unmasked(), "self_attention", causal=False)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_no_right_layer_is_accused(norm_first, dropout):
+    options = dict(norm_first=norm_first, dropout=dropout)
+    ours, theirs = EncoderLayer(16, 4, 32, **options), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, **options)
+    assert diagnose(functools.partial(ours, is_causal=True), "layer") and diagnose(ours, "layer", causal=False)
+    assert diagnose(theirs, "layer", causal=False) and diagnose(lambda x: theirs(x, src_mask=upper(x.shape[1])), "layer")
+    memory = torch.randn(2, 5, 16)
+    ours, theirs = DecoderLayer(16, 4, 32, **options), nn.TransformerDecoderLayer(16, 4, 32, batch_first=True, **options)
+    assert diagnose(lambda x: ours(x, memory), "layer")
+    assert diagnose(lambda x: theirs(x, memory, tgt_mask=upper(x.shape[1])), "layer")
+    assert diagnose(Encoder(small_config(**options)), "layer", causal=False)
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "paper"])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+@pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_no_right_language_model_is_accused(preset, positions, tie_embeddings):
+    size = dict(vocab_size=40, block_size=16, n_layers=2, n_heads=2, d_model=32)
+    model = LanguageModel(TransformerConfig.preset(preset, positions=positions, tie_embeddings=tie_embeddings, **size))
+    assert diagnose(model, "language_model"), diagnose(model, "language_model")
+
+
+def test_a_decoder_with_its_source_is_not_accused():
+    model, source = EncoderDecoder(small_config()), torch.randint(13, (1, 5))
+    assert diagnose(lambda ids: model(source.expand(len(ids), -1), ids), "language_model")
+
+
+class Recurrent(nn.Module):
+    def __init__(self, batch_first=True):
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(32, 16), nn.Linear(16, 32)
+        self.recurrence = nn.LSTM(16, 16, batch_first=batch_first)
+
+    def forward(self, ids):
+        return self.head(self.recurrence(self.tokens(ids))[0])
+
+
+def test_models_of_others_are_not_accused():
+    size = dict(vocab_size=40, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    layers = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    assert diagnose(GPT2LMHeadModel(GPT2Config(n_positions=32, n_embd=32, n_layer=2, n_head=2, **size)), "language_model")
+    assert diagnose(LlamaForCausalLM(LlamaConfig(**layers, **size)), "language_model")
+    assert diagnose(BertForMaskedLM(BertConfig(**layers, vocab_size=40)), "language_model", causal=False)
+    assert diagnose(Recurrent(), "language_model")
+
+
+@pytest.mark.parametrize("d_model", [4, 8, 64])
+@pytest.mark.parametrize("eps", [1e-3, 1e-5, 1e-6, 1e-12])
+def test_no_right_norm_is_accused(d_model, eps):
+    assert diagnose(LayerNorm(d_model, eps), "layer_norm") and diagnose(nn.LayerNorm(d_model, eps), "layer_norm")
+
+
+def halves(x):
+    waves = sinusoidal_encoding(*x.shape[1:])
+    return x + torch.cat((waves[:, ::2], waves[:, 1::2]), dim=1)
+
+
+@pytest.mark.parametrize("fn", [SinusoidalPositionalEncoding(32, 16), LearnedPositionalEncoding(32, 16), halves], ids=str)
+def test_no_right_places_are_accused(fn):
+    assert diagnose(fn, "positions"), diagnose(fn, "positions")
+
+
+def test_no_right_loss_is_accused():
+    ignored = lambda logits, targets, mask: F.cross_entropy(logits.mT, targets.masked_fill(~mask, -100))  # noqa: E731
+    assert diagnose(ignored, "loss")
+    assert diagnose(lambda model, ids: F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()), "objective")
+
+
+# ---- what is wrong, and was not on the table when the checks were made
+
+
+def cosine(q, k, v, mask=None):
+    return hide(F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT, mask).softmax(-1) @ v
+
+
+def rectified(q, k, v, mask=None):
+    return hide(scores(q, k), mask, 0).relu() @ v
+
+
+def hard(q, k, v, mask=None):
+    return F.one_hot(hide(scores(q, k), mask).argmax(-1), k.shape[-2]).float() @ v
+
+
+def sigmoid(q, k, v, mask=None):
+    return hide(scores(q, k), mask).sigmoid() @ v
+
+
+def lower_scores(q, k, v, mask=None):
+    return scores(q, k).tril().softmax(-1) @ v
+
+
+def scaled_twice(q, k, v, mask=None):
+    return hide(scores(q, k) / math.sqrt(q.shape[-1]), mask).softmax(-1) @ v
+
+
+def softmax_twice(q, k, v, mask=None):
+    return hide(scores(q, k), mask).softmax(-1).softmax(-1) @ v
+
+
+def values_normalized(q, k, v, mask=None):
+    return hide(scores(q, k), mask).softmax(-1) @ F.normalize(v, dim=-1)
+
+
+def mask_added_as_a_number(q, k, v, mask=None):
+    return (scores(q, k) + (0 if mask is None else mask.float())).softmax(-1) @ v
+
+
+def first_key_forgotten(q, k, v, mask=None):
+    return hide(scores(q, k), mask)[..., 1:].softmax(-1).nan_to_num() @ v[..., 1:, :]
+
+
+def one_percent_too_much(q, k, v, mask=None):
+    return 1.01 * F.scaled_dot_product_attention(q, k, v, mask)
+
+
+def keys_for_values(q, k, v, mask=None):
+    return hide(scores(q, k), mask).softmax(-1) @ k
+
+
+def log_shares(q, k, v, mask=None):
+    return hide(scores(q, k), mask, -1e30).log_softmax(-1) @ v
+
+
+STRANGE_ATTENTION = [
+    cosine, rectified, hard, sigmoid, lower_scores, scaled_twice, softmax_twice, values_normalized,
+    mask_added_as_a_number, first_key_forgotten, one_percent_too_much, keys_for_values, log_shares,
+]
+
+
+@pytest.mark.parametrize("fn", STRANGE_ATTENTION, ids=lambda fn: fn.__name__)
+def test_a_strange_attention_is_seen(fn):
+    assert not diagnose(fn, "attention")
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.places, self.head = nn.Embedding(32, 16), nn.Embedding(16, 16), nn.Linear(16, 32)
+        self.norm, self.attention = LayerNorm(16), Plain()
+
+    def embed(self, ids):
+        return self.tokens(ids) + self.places(torch.arange(ids.shape[1]))
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        return self.head(x + self.attention(self.norm(x)))
+
+
+class NormOverTheText(Model):
+    def embed(self, ids):
+        return F.layer_norm(super().embed(ids), (ids.shape[1], 16))
+
+
+class Clamped(Model):
+    def embed(self, ids):
+        return super().embed(ids.clamp(max=15))
+
+
+class LogitsRolled(Model):
+    def forward(self, ids):
+        return super().forward(ids).roll(-1, 1)
+
+
+class NextTokenPeeked(Model):
+    def embed(self, ids):
+        return super().embed(ids) + 1e-3 * self.tokens(ids.roll(-1, 1))
+
+
+class Bigram(nn.Embedding):
+    def __init__(self):
+        super().__init__(32, 32)
+
+
+STRANGE_MODELS = [NormOverTheText, Clamped, LogitsRolled, NextTokenPeeked, Bigram, functools.partial(Recurrent, False)]
+
+
+@pytest.mark.parametrize("build", STRANGE_MODELS, ids=lambda b: getattr(b, "__name__", "batch axis first"))
+def test_a_strange_model_is_seen(build):
+    assert not diagnose(build(), "language_model")
+
+
+class TwoSided(CausalConvolution):
+    def forward(self, x):
+        return self.conv(F.pad(x.mT, (1, 1))).mT
+
+
+class Mixer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.mix(x.mT).mT
+
+
+class Remembering(Plain):
+    state = 0.0
+
+    def forward(self, x):
+        y = super().forward(x) + self.state
+        self.state = y.detach().mean()
+        return y
+
+
+STRANGE_FUNCTIONS = [
+    TwoSided(), Mixer(), Remembering(), lambda x: x.flip(1).cumsum(1).flip(1), lambda x: x / x.std(), lambda x: x[:, :1] + 0 * x,
+    lambda x: x * math.nan, lambda x: x @ x.mT, lambda x: 1 / 0,
+]
+
+
+@pytest.mark.parametrize("fn", STRANGE_FUNCTIONS, ids=range(len(STRANGE_FUNCTIONS)))
+def test_a_strange_function_is_seen(fn):
+    assert not diagnose(fn, "self_attention")
+
+
+# ---- manners
+
+
+def test_the_object_is_left_as_it_was():
+    model = LanguageModel(small_config(dropout=0.1)).train()
+    model.stack.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    diagnose(model, "language_model")
+    diagnose(lambda ids: model(ids), "language_model")
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert modes == [module.training for module in model.modules()]
+    assert torch.get_rng_state().equal(state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_finding_is_a_sentence_and_the_name_of_a_check():
+    diagnosis = diagnose(softmax_twice, "attention")
+    assert isinstance(diagnosis, Diagnosis) and not diagnosis
+    for finding in diagnosis.findings:
+        assert finding.check in diagnosis.checks and finding.text in repr(diagnosis) and "\n" not in finding.text
+    assert "nothing wrong in 9 checks" in repr(diagnose(einsum, "attention"))
+
+
+@pytest.mark.parametrize("kind", BATTERIES)
+def test_what_cannot_be_called_is_a_finding(kind):
+    def refuses(*args, **kwargs):
+        raise RuntimeError("not today")
+
+    assert "not today" in repr(diagnose(refuses, kind))
+
+
+def test_bad_arguments_are_named(shapes_unchecked):
+    with pytest.raises(ValueError, match="kind must be one of attention, .*got 'attn'"):
+        diagnose(einsum, "attn")
+    with pytest.raises(TypeError, match="a function or a module is to be diagnosed, got int"):
+        diagnose(3, "attention")

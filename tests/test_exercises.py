@@ -1,0 +1,78 @@
+"The exercises: each solution passes its check, and stubs and usual mistakes are refused, each in its own words."
+
+import json
+import re
+import runpy
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+WRONG_ANSWERS = ROOT / "tests" / "wrong_answers"
+
+
+@cache
+def page_cells(page):
+    cells = json.loads((ROOT / "nbs" / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return [(c["cell_type"], c["metadata"].get("tags", []), "".join(c["source"])) for c in cells]
+
+
+def exercises(page):
+    "The exercises of a page: name, check, stub and solution."
+    check = stub = None
+    for kind, tags, source in page_cells(page):
+        if "check" in tags:
+            check = source
+        elif "stub" in tags:
+            stub = source
+        elif kind == "markdown" and check and (found := re.search(r"```python\n(.*?)```", source, re.DOTALL)):
+            (name,) = re.findall(r"^def check_(\w+)\(", check, re.MULTILINE)
+            yield name, check, stub, found[1]
+            check = stub = None
+    assert check is None, f"{page}: an exercise without a solution"
+
+
+def verdict(page, check, name, answer):
+    "What the check says to an answer, both run after the imports of the page and nothing else."
+    space = {"__name__": "page"}
+    imports = [source for kind, _, source in page_cells(page) if kind == "code"][1:3]
+    for source in (*imports, check, answer):
+        exec(compile(source, f"<{page}: {name}>", "exec"), space)
+    return space[f"check_{name}"](space[name])
+
+
+ALL = [(p.stem, *e) for p in PAGES for e in exercises(p.stem)]
+IDS = [f"{page[:2]}-{name}" for page, name, *_ in ALL]
+WRONG = [
+    pytest.param(page, name, check, answer, says, id=f"{page[:2]}-{name}-{i}")
+    for page, name, check, *_ in ALL
+    for i, (answer, says) in enumerate(runpy.run_path(WRONG_ANSWERS / f"{page}.py")["WRONG"][name])
+]
+
+
+@pytest.mark.parametrize("page, name, check, stub, solution", ALL, ids=IDS)
+def test_the_solution_is_accepted(page, name, check, stub, solution):
+    assert verdict(page, check, name, solution), verdict(page, check, name, solution)
+
+
+@pytest.mark.parametrize("page, name, check, stub, solution", ALL, ids=IDS)
+def test_the_stub_is_refused_as_empty(page, name, check, stub, solution):
+    assert "returns None" in repr(verdict(page, check, name, stub))
+
+
+@pytest.mark.parametrize("page, name, check, answer, says", WRONG)
+def test_a_wrong_answer_is_refused_in_its_own_words(page, name, check, answer, says):
+    refused = verdict(page, check, name, answer)
+    assert not refused and says in repr(refused)
+
+
+@pytest.mark.parametrize("page", [p.stem for p in PAGES])
+def test_a_page_has_two_or_three_exercises_each_refusing_two_mistakes(page):
+    names = [name for where, name, *_ in ALL if where == page]
+    assert 2 <= len(names) <= 3
+    wrong = runpy.run_path(WRONG_ANSWERS / f"{page}.py")["WRONG"]
+    assert wrong.keys() == set(names)
+    for name, answers in wrong.items():
+        assert len(answers) >= 2 and len({says for _, says in answers}) == len(answers), name
