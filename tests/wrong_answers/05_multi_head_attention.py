@@ -1,8 +1,14 @@
 "Answers that look right, and the sentence each is refused with."
 
 QUERIES = "    q = (x @ w_q).unflatten(-1, (n_heads, -1)).transpose(1, 2)\n"
-SHARED = "    k, v = (x @ w_k).unsqueeze(1), (x @ w_v).unsqueeze(1)\n"
+SHARED = "    k, v = ((x @ w).unsqueeze(1).expand_as(q) for w in (w_k, w_v))\n"
 ATTEND = "    heads, _ = scaled_dot_product_attention(q, k, v, mask)\n"
+BY_HAND = (
+    "    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5\n"
+    "    if mask is not None:\n"
+    "        scores = scores.masked_fill(~mask, -torch.inf)\n"
+    "    heads = scores.softmax(-1) @ v\n"
+)
 MERGE = "    return heads.transpose(1, 2).flatten(2) @ w_o"
 MULTI_QUERY = "def multi_query(x, w_q, w_k, w_v, w_o, n_heads, mask=None):\n"
 
@@ -72,7 +78,7 @@ WRONG = {
     ],
     "multi_query": [
         (
-            MULTI_QUERY + QUERIES + "    k, v = x @ w_k, x @ w_v\n" + ATTEND + MERGE,
+            MULTI_QUERY + QUERIES + "    k, v = x @ w_k, x @ w_v\n" + BY_HAND + MERGE,
             "without an axis for the heads",
         ),
         (
