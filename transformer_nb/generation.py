@@ -32,10 +32,10 @@ def keep_top_p(
     before = probability.cumsum(dim=-1) - probability  # what the more probable tokens have already
     return torch.full_like(logits, -math.inf).scatter(-1, order, ordered.masked_fill(before >= p, -math.inf))
 
-# %% ../nbs/07_generation.ipynb #459d230d
+# %% ../nbs/07_generation.ipynb #93026590
 def choose(
     logits: Float[Tensor, "batch vocab"],
-    temperature: float = 1.0,  # below 1 bolder, above 1 wilder; 0 takes the most probable token
+    temperature: float = 1.0,  # below 1 more careful, above 1 bolder; 0 takes the most probable token
     top_k: int | None = None,  # draw among this many tokens
     top_p: float | None = None,  # draw among the fewest tokens with this probability
     generator: torch.Generator | None = None,  # where random numbers come from
@@ -50,7 +50,7 @@ def choose(
         logits = keep_top_p(logits, top_p)
     return torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)
 
-# %% ../nbs/07_generation.ipynb #08054573
+# %% ../nbs/07_generation.ipynb #0cec113b
 class KeyValueCache:
     "The keys and values of the positions so far, of one layer, in memory that is laid out once."
 
@@ -69,12 +69,13 @@ class KeyValueCache:
         v: Float[Tensor, "batch head position d_k"],
     ) -> tuple[Float[Tensor, "batch head source d_k"], Float[Tensor, "batch head source d_k"]]:
         "Append the new positions and return all so far; a ValueError where they do not fit."
+        needed = self.length + k.shape[2]
+        if needed > self.capacity:
+            raise ValueError(f"a cache of {self.capacity} positions cannot hold {needed}: make it larger")
         if self.length == 0:
             batch, heads, _, d_k = k.shape
             self.k, self.v = (x.new_empty(batch, heads, self.capacity, d_k) for x in (k, v))
         start, self.length = self.length, self.length + k.shape[2]
-        if self.length > self.capacity:
-            raise ValueError(f"a cache of {self.capacity} positions cannot hold {self.length}: make it larger")
         self.k[:, :, start : self.length] = k
         self.v[:, :, start : self.length] = v
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
