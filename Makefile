@@ -28,6 +28,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -q tests/test_repository.py
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest -q --ignore tests/test_repository.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
 
 corpus: .venv/ready
 	$(BIN)/python -m tests.corpus

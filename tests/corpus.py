@@ -19,7 +19,7 @@ def plain(markdown: str) -> str:
     "The sentences of a markdown cell, without what is no prose: equations, tables, code, markup."
     text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]*>", "", markdown, flags=re.DOTALL)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links keep their words
-    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    lines = [line for line in text.splitlines() if not re.match(r"\||.*[←→]", line)]  # tables, links to other pages
     lines = [re.sub(r"^(#+|>|[-*]|\d+\.) +", "", line) for line in lines]
     return re.sub(r"[*`$]", "", "\n".join(lines)).strip()
 

@@ -77,6 +77,8 @@ def test_a_page_is_committed_as_it_ran(path):
     assert shown, "a page without outputs: run it"
     assert not [o for o in shown if o["output_type"] == "error"]
     assert not [o for o in shown if o.get("name") == "stderr"], "a warning is shown to the reader"
+    pictures = [o for o in shown if "image/png" in o.get("data", {})]
+    assert all(o["metadata"].get("image/png", {}).get("alt") for o in pictures), "a figure without alternative text: describe it"
     assert path.stat().st_size < 1_000_000
 
 

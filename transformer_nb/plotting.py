@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHAPTERS', 'MAP_ROWS', 'MAP_PITCH', 'MAP_WIDTH', 'MAP_HEIGHT', 'COLOR_MAPS', 'Svg', 'map_box', 'transformer_map',
-           'describe_map', 'use_style', 'show_matrix', 'visible', 'describe', 'LossPlot']
+           'describe_map', 'use_style', 'describe', 'show_matrix', 'visible', 'LossPlot']
 
 # %% ../nbs/plotting.ipynb #3521bc72
 import re
@@ -199,6 +199,21 @@ def use_style() -> None:
         }
     )
 
+# %% ../nbs/plotting.ipynb #2278fa3e
+def describe(
+    text: str,  # what the figure shows, in a sentence
+) -> None:
+    "Show the current figure, with its description for those who cannot see it; nothing where no notebook runs."
+    import matplotlib.pyplot as plt
+    from IPython import get_ipython
+    from IPython.display import display
+
+    figure = plt.gcf()
+    plt.close(figure)
+    if get_ipython() is not None:
+        data, _ = get_ipython().display_formatter.format(figure)
+        display({**data, "text/plain": text}, metadata={"image/png": {"alt": text}}, raw=True)
+
 # %% ../nbs/plotting.ipynb #af9043ec
 def show_matrix(
     matrix: Shaped[Tensor, "row column"],  # numbers, or booleans for a mask
@@ -236,22 +251,7 @@ def visible(
     "A token as a label: white space gets a sign that can be seen."
     return token.replace(" ", "␣").replace("\n", "⏎") if token.strip() == "" else token
 
-# %% ../nbs/plotting.ipynb #2278fa3e
-def describe(
-    text: str,  # what the figure shows, in a sentence
-) -> None:
-    "Show the current figure, with its description for those who cannot see it; nothing where no notebook runs."
-    import matplotlib.pyplot as plt
-    from IPython import get_ipython
-    from IPython.display import display
-
-    figure = plt.gcf()
-    plt.close(figure)
-    if get_ipython() is not None:
-        data, _ = get_ipython().display_formatter.format(figure)
-        display({**data, "text/plain": text}, metadata={"image/png": {"alt": text}}, raw=True)
-
-# %% ../nbs/plotting.ipynb #7d4ce36c
+# %% ../nbs/plotting.ipynb #3b306202
 class LossPlot:
     "A figure of the loss that is drawn anew at each call with a history; pass it to `train` as `on_evaluate`."
 
@@ -275,8 +275,8 @@ class LossPlot:
         bar = HTML(f'<progress value="{history.steps_done}" max="{history.steps}"></progress> {escape(str(history))}')
         if not self.displays:
             self.displays = [display(content, display_id=True) for content in (bar, figure)]
-        for handle, content in zip(self.displays, (bar, figure)):
-            handle.update(content)
+        self.displays[0].update(bar)
+        self.displays[1].update(figure, metadata={"image/png": {"alt": f"The loss so far: {history}"}})
 
     def draw(
         self,

@@ -1,0 +1,221 @@
+"""The classic mistakes, made in the package itself: `python -m tests.mutation` makes each one in a copy and sees the tests go red.
+
+With words after it, only the mistakes whose line holds one of them are made.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MUTATIONS = """
+tokenization
+    sorted(set(text)) -> dict.fromkeys(text)  # the order of the vocabulary is that of the text
+    ids[1:].unfold(0 -> ids[:-1].unfold(0  # no shift
+    (ids < 0) | (ids >= self.vocab_size) -> ids >= self.vocab_size + 1  # indices outside are not refused
+    ids[:-1].unfold(0, block_size, 1) -> ids[:-1].unfold(0, block_size, block_size)  # windows that do not overlap
+    x[:40:8].contiguous() -> x[:5].contiguous()  # another batch
+    add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
+    if unknown.any(): -> if False:  # a character outside the vocabulary becomes another
+embeddings
+    vectors * self.scale -> vectors * self.scale**2  # scaled twice
+    vectors if self.scale == 1.0 else vectors * self.scale -> vectors  # not scaled
+    torch.randn(vocab_size, d_model) * 0.02 -> torch.randn(vocab_size, d_model)  # a start too large
+positional_encoding
+    base ** (-pair / d_model) -> base ** (-pair / (2 * d_model))  # another exponent
+    torch.arange(length, dtype=torch.float64) -> torch.arange(1, length + 1, dtype=torch.float64)  # off by one
+    (angle.sin(), angle.cos()) -> (angle.cos(), angle.sin())  # cosine and sine exchanged
+    x + self.table[offset:end] -> x + 2 * self.table[offset:end]  # added twice
+    x + self.table[offset:end] -> x + self.table[: end - offset]  # the cache forgets where it is
+    x + self.weight[offset:end] -> x + self.weight[: end - offset]  # the same for a learned table
+    self.cosines[offset:end], self.sines[offset:end] -> self.cosines[: end - offset], self.sines[: end - offset]  # and for rotary
+    a * cos - b * sin -> a * cos + b * sin  # no rotation
+    x[..., 0::2], x[..., 1::2] -> x.chunk(2, dim=-1)  # other pairs
+attention
+    .tril(source_length - length) -> .triu(source_length - length)  # the mask over the past
+    .tril(source_length - length) -> .tril(source_length - length + 1)  # off by one
+    .tril(source_length - length) -> .tril(source_length - length - 1)  # without the diagonal
+    .tril(source_length - length) -> .tril()  # counted from the other corner
+    < lengths[:, None])[:, None] -> >= lengths[:, None])[:, None]  # padding inverted
+    < lengths[:, None])[:, None] -> <= lengths[:, None])[:, None]  # one pad attended
+    / math.sqrt(q.shape[-1]) ->   # no scale
+    / math.sqrt(q.shape[-1]) -> / q.shape[-1]  # no root
+    / math.sqrt(q.shape[-1]) -> / math.sqrt(v.shape[-1])  # the width of the values
+    scores.softmax(dim=-1) -> scores.softmax(dim=-2)  # the wrong axis
+    scores.masked_fill(~mask, -math.inf) -> scores.masked_fill(mask, -math.inf)  # inverted
+    scores.masked_fill(~mask, -math.inf) -> scores.masked_fill(~mask, -1e4)  # a finite value
+    .softmax(dim=-1).masked_fill(~mask, 0.0) -> .softmax(dim=-1)  # nan for an empty row
+    scores.masked_fill(~mask, -math.inf).softmax(dim=-1) -> scores.softmax(dim=-1)  # the mask after the softmax
+    dependency.triu(1) -> dependency.tril(-1)  # the leak test looks at the past
+    1e-6 * dependency.max() -> 1e-1 * dependency.max()  # the leak test is deaf
+layer_norm
+    F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps) -> (x - x.mean(-1, True)) / (x.var(-1, True) + self.eps).sqrt() * self.weight + (0 if self.bias is None else self.bias)  # unbiased
+    F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps) -> (x - x.mean(-1, True)) / (x.std(-1, False, True) + self.eps) * self.weight + (0 if self.bias is None else self.bias)  # epsilon outside the root
+    self.weight, self.bias, self.eps) -> self.weight, None, self.eps)  # no bias
+    self.weight, self.bias, self.eps) -> self.weight, self.bias)  # another epsilon
+multi_head_attention
+    .unflatten(-1, (self.n_heads, -1)).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
+    heads.transpose(1, 2).flatten(2) -> heads.reshape(heads.shape[0], heads.shape[2], -1)  # merged without transpose
+    self.out_proj(heads.transpose(1, 2).flatten(2)) -> heads.transpose(1, 2).flatten(2)  # no W_o
+    F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal) -> F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=x.shape[-1] ** -0.5)  # scale by d_model
+    F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal) -> F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal)  # the mask is dropped
+    self.dropout if self.training else 0.0 -> self.dropout  # dropout left on
+    self.dropout if self.training else 0.0 -> 0.0  # dropout never on
+    return causal if mask is None else mask & causal, False -> return causal if mask is None else mask, False  # causal or padded, not both
+    F.linear(context, weight_kv, bias_kv) -> F.linear(context, weight_kv, None)  # no bias of the context
+    k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
+    self.rotary(k, offset) -> self.rotary(k, 0)  # keys that forget their place
+    if not is_causal or length == 1: -> if not is_causal:  # the newest position asks as if it were the first
+transformer
+    return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
+    return x + self.dropout(sublayer(self.norm(x))) -> return self.dropout(sublayer(self.norm(x)))  # no residual
+    return self.norm(x + self.dropout(sublayer(x))) -> return x + self.norm(self.dropout(sublayer(x)))  # the norm of the sublayer only
+    x + self.dropout(sublayer(self.norm(x))) -> self.dropout(x + sublayer(self.norm(x)))  # dropout of the stream
+    self.linear2(self.activation(self.linear1(x))) -> self.activation(self.linear2(self.linear1(x)))  # the activation after both
+    "gelu": F.gelu -> "gelu": F.silu  # another activation
+    nn.ModuleList(EncoderLayer(**options) for _ in range(config.n_layers)) -> nn.ModuleList([EncoderLayer(**options)] * config.n_layers)  # one layer, N times
+    self.cross_attention(x, memory, mask=memory_mask) -> self.cross_attention(x, memory)  # padding of the source attended
+    self.attention(x, mask=mask, is_causal=is_causal)) -> self.attention(x, mask=mask))  # a decoder that sees ahead
+    head.weight = embedding.tokens.weight -> head.weight = nn.Parameter(embedding.tokens.weight.detach().clone())  # copied, not tied
+    math.sqrt(config.d_model) if config.scale_embeddings -> config.d_model if config.scale_embeddings  # scaled by d_model
+    mask, is_causal=True, cache=cache)) -> mask, cache=cache))  # a language model without its mask
+    offset = 0 if cache is None else len(cache[0]) -> offset = 0  # the cache forgets where it is
+    target_mask, source_mask)) -> target_mask, None))  # the source mask is lost on the way
+    self.encoder(self.embedding(source), source_mask) -> self.encoder(self.embedding(source))  # padding in the encoder
+    torch.full_like(target[:, :1], start), target[:, :-1] -> torch.full_like(target[:, :1], start), target[:, 1:]  # shifted the wrong way
+    torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1) -> torch.cat((torch.full((len(target), 2), start), target[:, :-2]), dim=1)  # shifted twice
+    self.dropout(self.positions(self.tokens(ids), offset)) -> self.positions(self.tokens(ids), offset)  # no dropout of embeddings
+    config.norm(config.d_model) if config.norm_first else nn.Identity() -> nn.Identity()  # no last norm
+    config.norm(config.d_model) if config.norm_first else nn.Identity() -> config.norm(config.d_model)  # one norm too many
+    parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
+    if self.d_model % self.n_heads: -> if False:  # heads that do not fit
+generation
+    k, logits.shape[-1]), dim=-1).values[..., -1:] -> k, logits.shape[-1]), dim=-1).values[..., :1]  # only the best
+    before >= p -> before + probability >= p  # one token too few
+    logits / temperature -> logits * temperature  # hot is cold
+    if temperature == 0: -> if temperature < 0:  # greedy divides by zero
+    keep_top_p(logits, top_p) -> keep_top_p(logits, 1 - top_p)  # the rest
+    return self.k[:, :, : self.length], self.v[:, :, : self.length] -> return self.k, self.v  # the empty part of the cache is attended
+    start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
+    or text.shape[1] > block_size: -> or text.shape[1] > 2 * block_size:  # the window does not slide
+    model.eval() -> pass  # written in training mode
+    model.train(was_training) -> pass  # left in evaluation mode
+    choose(logits[:, -1] -> choose(logits[:, 0]  # the wrong position
+training
+    ids[:cut], ids[cut:] -> ids[:cut], ids[cut // 2 :]  # validation on the text that was trained on
+    windows[:, :-1], windows[:, 1:] -> windows[:, :-1], windows[:, :-1]  # not shifted
+    torch.arange(block_size + 1) -> torch.arange(block_size + 2)  # windows of another length
+    if step < warmup: -> if False:  # no warm-up
+    math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
+    if p.dim() >= 2] -> ]  # gains and biases decayed, and stepped twice
+    if self.config.grad_clip: -> if False:  # no clipping
+    self.optimizer.zero_grad() -> pass  # gradients add up
+    loss.backward() -> pass  # nothing is learned
+    logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
+    model.eval() -> pass  # evaluated with dropout
+    model.train(was_training) -> model.eval()  # trained without dropout after the first evaluation
+    if not math.isfinite(loss): -> if False:  # nan goes on
+    weights_only=True -> weights_only=False  # a checkpoint may run a program
+    self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
+    self.optimizer.load_state_dict(state["optimizer"]) -> pass  # the optimizer starts anew
+    raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+questions
+    if guess == answer: -> if guess != answer:  # wrong is right
+    abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
+    except AssertionError as error: -> except KeyError as error:  # an open exercise says another thing
+    assert result is not None, -> assert True,  # an empty stub passes to the check
+diagnosis
+    tolerance * scale) -> 100 * tolerance * scale)  # deaf
+    if s.causal and future[False]: -> if False:  # leaks are not looked for
+    elif heard[True]: -> elif False:  # batch norm passes
+    if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
+    elif abs(slope * math.sqrt(8) - 1) > 0.01: -> elif False:  # any scale will do
+    module.training = mode -> pass  # modes are not put back
+    if leaked > 1e-6: -> if False:  # a finite mask passes
+"""
+
+
+def mutations() -> list[tuple[str, str, str, str]]:
+    "Module, code, what is put in its place, and what the mistake is."
+    found, module = [], None
+    for line in MUTATIONS.strip("\n").splitlines():
+        if not line.startswith(" "):
+            module = line
+            continue
+        change, _, mistake = line.strip().rpartition("  # ")
+        before, after = change.split(" -> ") if " -> " in change else (change.removesuffix(" ->"), "")
+        found.append((module, before, after, mistake))
+    return found
+
+
+def survives(module: str, before: str, after: str, copy: Path) -> bool:
+    "Whether the tests stay green with the mistake made in every place of the module; in a process of its own."
+    shutil.copytree(ROOT / "transformer_nb", copy / "transformer_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "nbs"):
+        (copy / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    file = copy / "transformer_nb" / f"{module}.py"
+    code = file.read_text(encoding="utf-8")
+    if before not in code:
+        raise SystemExit(f"{module} has no {before!r}: the list of mistakes is out of date")
+    file.write_text(code.replace(before, after), encoding="utf-8")
+    child = os.fork()
+    if child == 0:
+        os._exit(run_tests(module, copy))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def run_tests(module: str, copy: Path) -> int:
+    "The exit status of pytest in a copy: the module's own tests, then all that use it."
+    import pytest
+
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    log = os.open("log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    own = f"tests/test_{module}.py"
+    about_pages = ("test_repository", "test_exercises", "test_outputs", f"test_{module}")
+    others = [f"tests/{p.name}" for p in sorted(Path("tests").glob("test_*.py")) if p.stem not in about_pages]
+    try:
+        loaded_before = "ignore::pytest.PytestAssertRewriteWarning"
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", loaded_before, own, *others]))
+    except BaseException as error:  # the child must never return to the code of its parent
+        print(repr(error))
+        return 1
+    finally:
+        sys.stdout.flush()
+
+
+def main(words: list[str]) -> int:
+    import torch
+    import transformers  # noqa: F401  both loaded once, for all the processes that are forked off
+
+    torch.set_num_threads(1)
+    chosen = [m for m in mutations() if not words or any(word in " ".join(m) for word in words)]
+    chosen.insert(0, ("plotting", "", "", "none, so that the tests must stay green"))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def attempt(numbered: tuple[int, tuple]) -> bool:
+            number, (module, before, after, _) = numbered
+            copy = Path(folder) / str(number)
+            copy.mkdir()
+            return survives(module, before, after, copy)
+
+        green, *outcomes = pool.map(attempt, enumerate(chosen))
+        if not green:
+            print((Path(folder) / "0" / "log").read_text(encoding="utf-8")[-3000:])
+            print("the tests are red without any mistake, so that the rest means nothing")
+            return 1
+    for (module, before, after, mistake), alive in zip(chosen[1:], outcomes):
+        if alive:
+            print(f"SURVIVED {module}: {mistake} ({before} -> {after})")
+    print(f"{len(outcomes) - sum(outcomes)} of {len(outcomes)} mistakes turn the tests red")
+    return int(any(outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
