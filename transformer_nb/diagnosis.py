@@ -248,7 +248,7 @@ def batch(s: Sequence) -> Iterator[str]:
     elif s.alone() is not None and not close(s.alone(), s(s.x)[-1:], 1e-4):
         yield "a text alone gives another output than inside a batch: are places counted along the batch axis?"
 
-# %% ../nbs/09_bug_museum.ipynb #1c989ae3
+# %% ../nbs/09_bug_museum.ipynb #bce46d8e
 def causality(s: Sequence) -> Iterator[str]:
     "No output hears a later input; or, where none is forbidden, some do."
     modes = {mode: s.changes(mode) for mode in (False, True)}
@@ -324,9 +324,8 @@ def prefix(s: Sequence) -> Iterator[str]:
             return
         if not close(alone[:, -1], whole[:, length - 1]):
             yield (
-                f"position {length - 1} gives another output when the text ends there: the loss "
-                "measured on whole windows"
-                " will not be the loss when it writes"
+                f"position {length - 1} gives another output when the text ends there:"
+                " the loss on whole windows will not be the loss when it writes"
             )
             return
 
@@ -338,7 +337,7 @@ def order(s: Sequence) -> Iterator[str]:
     if s.length > 2 and not x.equal(s.x) and close(s(x)[:, -1], s(s.x)[:, -1], 3e-6):
         yield "turning the order of all earlier tokens round changes nothing at the end: the model has no positions"
 
-# %% ../nbs/09_bug_museum.ipynb #bf0a20dd
+# %% ../nbs/09_bug_museum.ipynb #27dd665b
 def heads_check(s: Sequence) -> Iterator[str]:
     "A text of one vector repeated has the same average everywhere."
     if s.kind == "language_model":
@@ -353,9 +352,8 @@ def heads_check(s: Sequence) -> Iterator[str]:
         blocks = int(steps.sum()) + 1
         if 2 <= blocks <= length // 2 and steps.equal(torch.arange(1, length) % (length // blocks) == 0):
             yield (
-                f"one vector repeated {length} times gives {blocks} different outputs, in blocks: "
-                "positions and heads are mixed up"
-                " by a reshape; transpose before it"
+                f"one vector repeated {length} times gives {blocks} different outputs, in blocks:"
+                " positions and heads are mixed up by a reshape; transpose before it"
             )
             return
 
@@ -377,9 +375,8 @@ def mixing(s: Sequence) -> Iterator[str]:
     most = max(int(count.max()) for count in reached)
     if 2 <= most <= len(features) // 2:
         yield (
-            f"no weight reaches more than {most} of {len(features)} features: the heads lie side by "
-            "side and nothing mixes them;"
-            " the output projection W_o is missing"
+            f"no weight reaches more than {most} of {len(features)} features: the heads lie side by side and nothing"
+            " mixes them; the output projection W_o is missing"
         )
 
 
@@ -396,7 +393,7 @@ def stream(s: Sequence) -> Iterator[str]:
                 "and the stream is cut"
             )
 
-# %% ../nbs/09_bug_museum.ipynb #0f0fb9ae
+# %% ../nbs/09_bug_museum.ipynb #b2c1953e
 def registered(s: Sequence) -> Iterator[str]:
     "Everything that wants a gradient is a parameter of the module."
     _, owned, found = s.outputs
@@ -406,8 +403,8 @@ def registered(s: Sequence) -> Iterator[str]:
         if strangers:
             yield (
                 f"tensors of shape {', '.join(map(str, strangers))} take part and want a gradient, but "
-                "are no parameters of the module:"
-                " the optimizer will not move them. Is a part of it no nn.Module, or kept in a plain list?"
+                "are no parameters:"
+                " the optimizer will not move them. Is a part no nn.Module, or kept in a plain list?"
             )
 
 
