@@ -40,7 +40,7 @@ class MultiHeadAttention(nn.Module):
         context: Float[Tensor, "batch source d_model"] | None = None,  # is asked; by default x itself
         mask: Bool[Tensor, "*mask #position source"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
         is_causal: bool = False,  # whether position i attends only to positions up to i; combines with the mask
-        need_weights: bool = False,  # whether to return the weights too, at the price of computing them
+        need_weights: bool = False,  # whether to return the weights too, at the price of computing them, and without dropout
         cache: "KeyValueCache | None" = None,  # keys and values of earlier positions, of one layer
     ) -> Float[Tensor, "batch position d_model"] | tuple[Tensor, Float[Tensor, "batch head position source"]]:
         "The mixed answer to each position, and on request the weights of each head."

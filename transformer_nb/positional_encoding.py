@@ -103,7 +103,7 @@ class RotaryPositionalEncoding(nn.Module):
     def __init__(
         self,
         length: int,  # positions computed in advance; a longer text makes the tables grow
-        d_k: int,  # features of one head, an even number
+        d_k: int,  # features of a query or key, an even number
     ):
         super().__init__()
         if d_k % 2:
