@@ -435,8 +435,8 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(f"could not write the checkpoint to {directory} ({error}): what was there before is whole") from None
-    shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
         directory.rename(old)
     new.rename(directory)
     shutil.rmtree(old, ignore_errors=True)
