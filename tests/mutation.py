@@ -181,8 +181,8 @@ def run_tests(module: str, copy: Path) -> int:
     about_pages = ("test_repository", "test_exercises", "test_outputs", f"test_{module}")
     others = [f"tests/{p.name}" for p in sorted(Path("tests").glob("test_*.py")) if p.stem not in about_pages]
     try:
-        loaded_before = "ignore::pytest.PytestAssertRewriteWarning"
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", loaded_before, own, *others]))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        return int(pytest.main([*options, own])) or int(pytest.main([*options, *others]))
     except BaseException as error:  # the child must never return to the code of its parent
         print(repr(error))
         return 1
@@ -191,8 +191,8 @@ def run_tests(module: str, copy: Path) -> int:
 
 
 def main(words: list[str]) -> int:
-    import torch
-    import transformers  # noqa: F401  both loaded once, for all the processes that are forked off
+    import torch  # loaded once, for all the processes that are forked off
+    from transformers import BertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
     torch.set_num_threads(1)
     chosen = [m for m in mutations() if not words or any(word in " ".join(m) for word in words)]

@@ -116,6 +116,27 @@ def test_no_cell_is_switched_off_or_too_long(path):
         assert cell.startswith("#| export") or len(cell.splitlines()) <= 30, cell[:80]
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_the_index_says_how_long_a_page_takes_to_read(path):
+    words = re.sub(r"<details>.*?</details>", "", " ".join(cells(path, "markdown")), flags=re.DOTALL).split()
+    lines = "\n".join(cells(path, "code")).splitlines()
+    minutes = len(words) / 200 + len(lines) / 30
+    (said,) = re.findall(rf"\({path.name}\).*\| (\d+) min \|", "\n".join(cells(ROOT / "nbs" / "index.ipynb", "markdown")))
+    assert abs(int(said) - minutes) < 5, f"about {minutes:.0f} minutes"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_a_page_leads_to_its_neighbours(path):
+    last, order = cells(path, "markdown")[-1], [ROOT / "nbs" / "index.ipynb", *PAGES]
+    neighbours = order[order.index(path) - 1 : order.index(path) + 2]
+    for neighbour in neighbours:
+        if neighbour != path:
+            assert f"({neighbour.name})" in last and cells(neighbour, "markdown")[0].splitlines()[0].removeprefix("# ") in last or (
+                neighbour.stem == "index" and "[← Index](index.ipynb)" in last
+            )
+    assert "(index.ipynb)" in last
+
+
 def test_links_lead_to_pages_that_exist():
     names = {p.name for p in NOTEBOOKS}
     for path in NOTEBOOKS:
