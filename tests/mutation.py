@@ -68,7 +68,7 @@ multi_head_attention
     F.linear(context, weight_kv, bias_kv) -> F.linear(context, weight_kv, None)  # no bias of the context
     k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
     self.rotary(k, offset) -> self.rotary(k, 0)  # keys that forget their place
-    if not is_causal or length == 1: -> if not is_causal:  # the newest position asks as if it were the first
+    if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 transformer
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
     return x + self.dropout(sublayer(self.norm(x))) -> return self.dropout(sublayer(self.norm(x)))  # no residual

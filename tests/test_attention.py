@@ -307,3 +307,12 @@ def test_the_dependency_matrix_of_indices_is_the_size_of_the_change():
     vectors = torch.eye(5)
     dependency = dependency_matrix(lambda ids: 3 * vectors[ids], torch.tensor([[0, 1, 4]]))
     assert_same(dependency, 3 * math.sqrt(2) * torch.eye(3))
+
+
+def test_no_score_is_large_enough_to_get_past_the_mask():
+    q, k, v = torch.full((1, 4), 1e4), torch.full((3, 4), 1e4), torch.eye(3)
+    k[:2] *= -1  # allowed and far below, forbidden and far above
+    mask = torch.tensor([[True, True, False]])
+    output, weights = scaled_dot_product_attention(q, k, v, mask)
+    assert weights.tolist() == [[0.5, 0.5, 0.0]]
+    assert_same(output, F.scaled_dot_product_attention(q, k, v, mask))

@@ -420,3 +420,56 @@ def test_bad_arguments_are_named(shapes_unchecked):
         diagnose(einsum, "attn")
     with pytest.raises(TypeError, match="a function or a module is to be diagnosed, got int"):
         diagnose(3, "attention")
+
+
+class WithoutOutput(Plain):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Identity()
+
+
+class NoMask(Plain):
+    def mask(self, length):
+        return None
+
+
+class MergedByReshape(Plain):
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.out(self.attend(q, k, v, self.mask(x.shape[1])).reshape(x.shape))
+
+
+class BatchNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.BatchNorm1d(16), Plain()
+
+    def forward(self, x):
+        return x + self.attention(self.norm(x.flatten(0, 1)).view_as(x))
+
+
+def unscaled(q, k, v, mask=None):
+    return hide(q @ k.mT, mask).softmax(-1) @ v
+
+
+def finite_mask(q, k, v, mask=None):
+    return hide(scores(q, k), mask, -1e9).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("obj, kind, check, says", [
+    (unscaled, "attention", "scale", "not divided at all"),
+    (finite_mask, "attention", "extremes", "minus infinity"),
+    (softmax_twice, "attention", "scale", "not the products"),
+    (lambda q, k, v, mask=None: hide(scores(q, k), mask).softmax(-2).nan_to_num() @ v, "attention", "rows", "wrong axis"),
+    (lambda q, k, v, mask=None: hide(scores(q, k), None if mask is None else ~mask).softmax(-1) @ v, "attention", "mask", "forbidden"),
+    (NoMask(), "self_attention", "causality", "the whole future is seen"),
+    (MergedByReshape(), "self_attention", "heads", "transpose"),
+    (WithoutOutput(), "self_attention", "mixing", "W_o"),
+    (BatchNorm(), "layer", "batch", "batch norm"),
+    (Recurrent(False), "language_model", "batch", "batch_first"),
+    (lambda x: x + 2 * sinusoidal_encoding(*x.shape[1:]), "positions", "paper", "twice"),
+    (lambda x: (x - x.mean(-1, True)) / x.std(-1, keepdim=True), "layer_norm", "size", "unbiased"),
+])
+def test_a_classic_mistake_is_called_by_its_name(obj, kind, check, says):
+    found = {finding.check: finding.text for finding in diagnose(obj, kind).findings}
+    assert says in found[check]

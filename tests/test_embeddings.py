@@ -51,3 +51,7 @@ def test_an_index_outside_the_table_is_named(ids, received):
 def test_a_table_needs_a_row_and_a_feature(vocab_size, d_model):
     with pytest.raises(ValueError, match=f"got {vocab_size} x {d_model}"):
         TokenEmbedding(vocab_size, d_model)
+
+
+def test_rows_start_small():
+    assert abs(TokenEmbedding(500, 64).weight.std().item() - 0.02) < 0.001

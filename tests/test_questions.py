@@ -67,6 +67,7 @@ def check_double(double):
 def test_an_exercise_says_what_is_wrong_and_never_raises(answer, says):
     verdict = check_double(answer)
     assert says in repr(verdict) and bool(verdict) == (says == "Right.")
+    assert ("it stops with" in repr(verdict)) == says.endswith("Error")
 
 
 def test_a_verdict_is_markdown_on_the_page_and_plain_elsewhere():

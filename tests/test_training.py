@@ -439,3 +439,16 @@ def test_nothing_in_a_checkpoint_can_execute_anything(tmp_path):
         load_checkpoint(tmp_path / "m")
     assert not (tmp_path / "exploded").exists()
 
+
+
+@pytest.mark.parametrize("grad_clip, longest", [(0.01, 0.01), (0.0, None)])
+def test_long_gradients_are_clipped_before_the_step(grad_clip, longest):
+    lengths = []
+    trainer = Trainer(LanguageModel(small_config()), torch.arange(100) % 13, TrainingConfig(steps=1, grad_clip=grad_clip, device="cpu"))
+
+    def measure(*_):
+        lengths.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm().item())
+
+    trainer.optimizer.register_step_pre_hook(measure)
+    trainer.step(0)
+    assert lengths[0] > 0.1 if longest is None else abs(lengths[0] - longest) < 1e-3

@@ -738,3 +738,10 @@ def test_without_a_learned_table_a_text_may_be_longer_than_a_block(positions):
     long.load_state_dict(model.state_dict())
     ids = indices(1, 20)
     assert_same(model(ids), long(ids))
+
+
+def test_dropout_of_the_embeddings():
+    embedding = LanguageModel(small_config(dropout=0.5)).embedding
+    ids = torch.randint(13, (4, 8))
+    assert 0.3 < embedding(ids).eq(0).float().mean() < 0.7
+    assert not embedding.eval()(ids).eq(0).any()
