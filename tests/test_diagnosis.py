@@ -41,6 +41,94 @@ def scores(q, k):
     return q @ k.mT / math.sqrt(q.shape[-1])
 
 
+# ---- the classics, by their names
+
+
+def softmax_twice(q, k, v, mask=None):
+    return hide(scores(q, k), mask).softmax(-1).softmax(-1) @ v
+
+
+class Plain(nn.Module):
+    "A self-attention in lines that can be replaced."
+
+    def __init__(self, d_model=16, n_heads=4):
+        super().__init__()
+        self.n_heads, self.qkv, self.out = n_heads, nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.out(self.attend(q, k, v, self.mask(x.shape[1])).transpose(1, 2).flatten(2))
+
+    def mask(self, length):
+        return causal_mask(length)
+
+    def attend(self, q, k, v, mask):
+        return hide(scores(q, k), mask).softmax(-1) @ v
+
+
+class Recurrent(nn.Module):
+    def __init__(self, batch_first=True):
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(32, 16), nn.Linear(16, 32)
+        self.recurrence = nn.LSTM(16, 16, batch_first=batch_first)
+
+    def forward(self, ids):
+        return self.head(self.recurrence(self.tokens(ids))[0])
+
+
+class WithoutOutput(Plain):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Identity()
+
+
+class NoMask(Plain):
+    def mask(self, length):
+        return None
+
+
+class MergedByReshape(Plain):
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.out(self.attend(q, k, v, self.mask(x.shape[1])).reshape(x.shape))
+
+
+class BatchNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.BatchNorm1d(16), Plain()
+
+    def forward(self, x):
+        return x + self.attention(self.norm(x.flatten(0, 1)).view_as(x))
+
+
+def unscaled(q, k, v, mask=None):
+    return hide(q @ k.mT, mask).softmax(-1) @ v
+
+
+def finite_mask(q, k, v, mask=None):
+    return hide(scores(q, k), mask, -1e9).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("obj, kind, check, says", [
+    (unscaled, "attention", "scale", "not divided at all"),
+    (finite_mask, "attention", "extremes", "minus infinity"),
+    (softmax_twice, "attention", "scale", "not the products"),
+    (lambda q, k, v, mask=None: hide(scores(q, k), mask).softmax(-2).nan_to_num() @ v, "attention", "rows", "wrong axis"),
+    (lambda q, k, v, mask=None: hide(scores(q, k), None if mask is None else ~mask).softmax(-1) @ v, "attention", "mask", "forbidden"),
+    (NoMask(), "self_attention", "causality", "the whole future is seen"),
+    (MergedByReshape(), "self_attention", "heads", "transpose"),
+    (WithoutOutput(), "self_attention", "mixing", "W_o"),
+    (BatchNorm(), "layer", "batch", "batch norm"),
+    (Recurrent(False), "language_model", "batch", "batch_first"),
+    (lambda x: x + 2 * sinusoidal_encoding(*x.shape[1:]), "positions", "paper", "twice"),
+    (lambda x: (x - x.mean(-1, True)) / x.std(-1, keepdim=True), "layer_norm", "size", "unbiased"),
+])
+def test_a_classic_mistake_is_called_by_its_name(obj, kind, check, says):
+    found = {finding.check: finding.text for finding in diagnose(obj, kind).findings}
+    assert says in found[check]
+
+
 # ---- what is right
 
 
@@ -79,24 +167,6 @@ RIGHT_ATTENTION = [
 def test_no_right_attention_is_accused(fn):
     diagnosis = diagnose(fn, "attention")
     assert diagnosis and diagnosis.findings == [], diagnosis
-
-
-class Plain(nn.Module):
-    "A self-attention in lines that can be replaced."
-
-    def __init__(self, d_model=16, n_heads=4):
-        super().__init__()
-        self.n_heads, self.qkv, self.out = n_heads, nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
-
-    def forward(self, x):
-        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        return self.out(self.attend(q, k, v, self.mask(x.shape[1])).transpose(1, 2).flatten(2))
-
-    def mask(self, length):
-        return causal_mask(length)
-
-    def attend(self, q, k, v, mask):
-        return hide(scores(q, k), mask).softmax(-1) @ v
 
 
 class LinearBias(Plain):
@@ -195,16 +265,6 @@ def test_a_decoder_with_its_source_is_not_accused():
     assert diagnose(lambda ids: model(source.expand(len(ids), -1), ids), "language_model")
 
 
-class Recurrent(nn.Module):
-    def __init__(self, batch_first=True):
-        super().__init__()
-        self.tokens, self.head = nn.Embedding(32, 16), nn.Linear(16, 32)
-        self.recurrence = nn.LSTM(16, 16, batch_first=batch_first)
-
-    def forward(self, ids):
-        return self.head(self.recurrence(self.tokens(ids))[0])
-
-
 def test_models_of_others_are_not_accused():
     size = dict(vocab_size=40, bos_token_id=None, eos_token_id=None, pad_token_id=None)
     layers = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
@@ -261,10 +321,6 @@ def lower_scores(q, k, v, mask=None):
 
 def scaled_twice(q, k, v, mask=None):
     return hide(scores(q, k) / math.sqrt(q.shape[-1]), mask).softmax(-1) @ v
-
-
-def softmax_twice(q, k, v, mask=None):
-    return hide(scores(q, k), mask).softmax(-1).softmax(-1) @ v
 
 
 def values_normalized(q, k, v, mask=None):
@@ -420,56 +476,3 @@ def test_bad_arguments_are_named(shapes_unchecked):
         diagnose(einsum, "attn")
     with pytest.raises(TypeError, match="a function or a module is to be diagnosed, got int"):
         diagnose(3, "attention")
-
-
-class WithoutOutput(Plain):
-    def __init__(self):
-        super().__init__()
-        self.out = nn.Identity()
-
-
-class NoMask(Plain):
-    def mask(self, length):
-        return None
-
-
-class MergedByReshape(Plain):
-    def forward(self, x):
-        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        return self.out(self.attend(q, k, v, self.mask(x.shape[1])).reshape(x.shape))
-
-
-class BatchNorm(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.attention = nn.BatchNorm1d(16), Plain()
-
-    def forward(self, x):
-        return x + self.attention(self.norm(x.flatten(0, 1)).view_as(x))
-
-
-def unscaled(q, k, v, mask=None):
-    return hide(q @ k.mT, mask).softmax(-1) @ v
-
-
-def finite_mask(q, k, v, mask=None):
-    return hide(scores(q, k), mask, -1e9).softmax(-1) @ v
-
-
-@pytest.mark.parametrize("obj, kind, check, says", [
-    (unscaled, "attention", "scale", "not divided at all"),
-    (finite_mask, "attention", "extremes", "minus infinity"),
-    (softmax_twice, "attention", "scale", "not the products"),
-    (lambda q, k, v, mask=None: hide(scores(q, k), mask).softmax(-2).nan_to_num() @ v, "attention", "rows", "wrong axis"),
-    (lambda q, k, v, mask=None: hide(scores(q, k), None if mask is None else ~mask).softmax(-1) @ v, "attention", "mask", "forbidden"),
-    (NoMask(), "self_attention", "causality", "the whole future is seen"),
-    (MergedByReshape(), "self_attention", "heads", "transpose"),
-    (WithoutOutput(), "self_attention", "mixing", "W_o"),
-    (BatchNorm(), "layer", "batch", "batch norm"),
-    (Recurrent(False), "language_model", "batch", "batch_first"),
-    (lambda x: x + 2 * sinusoidal_encoding(*x.shape[1:]), "positions", "paper", "twice"),
-    (lambda x: (x - x.mean(-1, True)) / x.std(-1, keepdim=True), "layer_norm", "size", "unbiased"),
-])
-def test_a_classic_mistake_is_called_by_its_name(obj, kind, check, says):
-    found = {finding.check: finding.text for finding in diagnose(obj, kind).findings}
-    assert says in found[check]
