@@ -92,6 +92,8 @@ def test_a_resumed_run_goes_on_with_its_own_options(folder, capsys):
     status, out, _ = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", "--steps", 20)
     state = load_checkpoint("run").training
     assert status == 0 and len(state["history"]["loss"]) == 20 and state["config"]["batch_size"] == 4
+    status, _, err = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", "--n-layers", 7)
+    assert status == 2 and "n_layers=1, which cannot become 7" in err
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -109,6 +109,9 @@ def run_training(
         model, tokenizer, state = load_checkpoint(out)
         if tokenizer is None or state is None:
             raise ValueError(f"the checkpoint in {out} was saved without tokenizer or training state: train it anew")
+        for name, value in chosen(arguments, TransformerConfig).items():
+            if value != getattr(model.config, name):
+                raise ValueError(f"the model in {out} has {name}={getattr(model.config, name)}, which cannot become {value}: train it anew")
         training_options = {**state["config"], **training_options}
     else:
         kind = CharTokenizer if arguments.tokenizer == "char" else BPETokenizer

@@ -6,7 +6,7 @@
 __all__ = ['WIDTHS', 'BATTERIES', 'FIRST_OF_ALL', 'Finding', 'Diagnosis', 'close', 'modules_of', 'running', 'first_tensor',
            'Sequence', 'leaves', 'shape', 'finite', 'deterministic', 'batch', 'causality', 'reach', 'prefix', 'order',
            'heads_check', 'mixing', 'stream', 'registered', 'gradient', 'tied', 'start', 'overfit', 'Attention',
-           'attention_shape', 'attention_deterministic', 'attention_rows', 'attention_scale', 'attention_mask',
+           'attention_shape', 'attention_deterministic', 'attention_rows', 'attention_scale', 'as_if', 'attention_mask',
            'attention_extreme', 'attention_apart', 'attention_gradient', 'attention_parity', 'Function', 'norm_axis',
            'norm_size', 'norm_epsilon', 'places_added', 'places_paper', 'Loss', 'loss_padding', 'loss_reference',
            'Objective', 'objective_next', 'diagnose', 'untouched']
@@ -241,7 +241,7 @@ def batch(s: Sequence) -> Iterator[str]:
         yield "one text changes the output of another: " + (
             "something is summed, normalized or attended over the batch axis"
             if hears_itself
-            else "it attends over the batch instead of the positions; does it expect (T, B, d), without batch_first?"
+            else "positions are not heard, other texts are: the wrong axis; does it expect (T, B, d), without batch_first?"
         )
     elif heard[True]:
         yield "in training mode one text changes the output of another: a batch norm in the place of a layer norm?"
@@ -257,11 +257,11 @@ def causality(s: Sequence) -> Iterator[str]:
     small = 1e-5 * d.max()
     if s.causal and future[False]:
         i, j = (d.triu(1) > small).nonzero()[0].tolist()
-        said = f"output {i} depends on input {j}, which comes later: "
+        said = f"output {i} depends on input {j}, which comes later; "
         if d.tril(-1).max() <= small:
             yield (
                 said
-                + "and on nothing before it; the mask is turned round, the upper triangle in the place of the lower"
+                + "no output hears anything before it: the mask is turned round, the upper triangle in the place of the lower"
             )
         elif d.triu(2).max() <= small:
             yield said + "the mask is off by one, every position sees the next; use tril(0), not tril(1)"
@@ -273,7 +273,7 @@ def causality(s: Sequence) -> Iterator[str]:
         else:
             yield (
                 said
-                + "part of the future is seen; heads merged without transposing back, or a mask that does not fit"
+                + "part of the future is seen: heads split or merged by a reshape without the transpose, or a mask that does not fit"
             )
     elif s.causal and future[True]:
         yield (
@@ -320,12 +320,12 @@ def prefix(s: Sequence) -> Iterator[str]:
             alone = s(s.x[:, :length])
         except Exception as error:
             if s.kind == "language_model":
-                yield f"it takes a text of {s.length}, but not one of {length}: {type(error).__name__}: {error}"
+                yield f"it takes a text of {s.length}, but not one of {length}: {type(error).__name__}: {error}; is the mask, or a table, made for one length?"
             return
         if not close(alone[:, -1], whole[:, length - 1]):
             yield (
-                f"position {length - 1} gives another output when the text ends there:"
-                " the loss on whole windows will not be the loss when it writes"
+                f"position {length - 1} gives another output when the text ends there: it hears what comes later, or"
+                " something depends on the length (a division by T?); the loss on whole windows is not that of writing"
             )
             return
 
@@ -389,8 +389,8 @@ def stream(s: Sequence) -> Iterator[str]:
         )
         if close(larger, output, 1e-2) and not normalized:
             yield (
-                "a thousand times the input gives the same output: the residual is taken after the norm, "
-                "and the stream is cut"
+                "a thousand times the input gives the same output: the residual is taken after the norm;"
+                " keep x: x + f(norm(x))"
             )
 
 # %% ../nbs/09_bug_museum.ipynb #b2c1953e
@@ -451,6 +451,11 @@ def start(s: Sequence) -> Iterator[str]:
     if s.kind == "language_model" and s.width > 1:
         ids = s.text(batch=16, seed=3)
         logits = s(ids)
+        if logits.min() >= 0 and close(logits.sum(-1), torch.ones_like(logits[..., 0])):
+            yield (
+                "the outputs are probabilities, not negative and 1 in sum: cross_entropy takes the softmax itself,"
+                " return the logits"
+            )
         if s.length > 1:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
             if loss < 0.75 * math.log(s.width):
@@ -557,7 +562,7 @@ class Attention:
             "random": (torch.rand(8, 8, generator=torch.Generator().manual_seed(5)) < 0.5) | causal.T & causal,
         }
         if self.front:
-            ends = torch.tensor([8, 3])
+            ends = torch.tensor([5, 3])
             padding = padding_mask(ends, 8).expand(-1, 8, -1)
             masks["padding"] = (padding[:, None] if len(self.front) == 2 else padding).expand(*self.front, 8, 8)
         if self.own_mask is not None:
@@ -581,7 +586,7 @@ def attention_shape(a: Attention) -> Iterator[str]:
         if got != (*a.front, length, d_v):
             yield (
                 f"{length} queries and values of {d_v} features should give {(*a.front, length, d_v)}, it "
-                f"gives {got}"
+                f"gives {got}" + ("; do the keys ask, in the place of the queries?" if got[-2:] == (source, d_v) else "")
             )
             return
 
@@ -613,8 +618,11 @@ def attention_rows(a: Attention) -> Iterator[str]:
         total = w.flatten(-2).sum(-1)
         over = found[0] if found else "the whole matrix" if close(total, torch.ones_like(total)) else None
         row = w.sum(-1).flatten()
+        divided = close(row, torch.full_like(row, 1 / math.sqrt(8)))
         yield f"the weights of an asker sum to {row.min():.2f} up to {row.max():.2f} instead of 1" + (
-            f": they sum to 1 over {over}" if over else ""
+            f": they sum to 1 over {over}" if over
+            else ": divided by sqrt(d_k) after the softmax, not before it" if divided
+            else ""
         )
 
 
@@ -648,6 +656,26 @@ def attention_scale(a: Attention) -> Iterator[str]:
         yield f"the scores are {slope:.3g} q.k where 1 / sqrt(d_k) = {1 / math.sqrt(8):.3g} is meant: {reason}"
 
 
+def as_if(
+    a: Attention,
+    mask: Tensor,  # what was asked for
+    w: Tensor,  # the weights that were got
+) -> str:
+    "What the weights look like, where something forbidden is among them."
+    forbidden = ~mask.expand_as(w)
+    most, least = w.masked_fill(~forbidden, -1).amax(-1), w.masked_fill(~forbidden, 2).amin(-1)
+    transposed = scaled_dot_product_attention(a.q, a.k, torch.eye(8).expand_as(w), mask.mT)[0]
+    if close(w, a.weights(a.own_mask)):
+        return ", as if there were no mask"
+    if mask.dim() > 2 and close(w, a.weights(mask[:1].expand_as(mask))):
+        return ", as if the mask of the first text held for all"
+    if close(w, transposed):
+        return ", as if the mask were transposed: rows are the askers, columns the asked"
+    if (most - least)[forbidden.any(-1)].max() < 1e-6:
+        return ", the same for all of a row: was the score multiplied by the mask? It must become minus infinity, not 0"
+    return ""
+
+
 def attention_mask(a: Attention) -> Iterator[str]:
     "What is forbidden gets nothing, and the rest still sums to one."
     for name, mask in a.masks().items():
@@ -667,8 +695,7 @@ def attention_mask(a: Attention) -> Iterator[str]:
                 "means allowed)"
             )
         elif forbidden.max() > 1e-6:
-            reason = " as if there were no mask" if close(w, a.weights(a.own_mask)) else ""
-            yield f"with a {name} mask, forbidden keys get a weight of {forbidden.max():.2g}{reason}"
+            yield f"with a {name} mask, forbidden keys get a weight of {forbidden.max():.2g}{as_if(a, mask, w)}"
         elif not close(sums, torch.ones_like(sums)):
             yield (
                 f"with a {name} mask the weights sum to {sums.min():.2f} up to {sums.max():.2f} instead of "
@@ -695,7 +722,7 @@ def attention_extreme(a: Attention) -> Iterator[str]:
     except Exception:  # the check of masks says so
         return
     if leaked > 1e-6:
-        yield "forbidden keys come through when scores are large: the mask puts a finite number; use minus infinity"
+        yield "forbidden keys come through when scores are large: the mask writes a finite number into the scores; write minus infinity"
 
 
 def attention_apart(a: Attention) -> Iterator[str]:
@@ -940,7 +967,7 @@ def objective_next(objective: Objective) -> Iterator[str]:
             "logits and targets belong together?"
         )
     elif best != 1:
-        reason = {0: "inputs and targets are not shifted, so that copying is enough", 2: "they are shifted twice"}
+        reason = {0: "inputs and targets are not shifted, so that copying is enough", 2: "inputs and targets are shifted twice"}
         yield (
             f"a model that knows the next token has a loss of {losses[1]:.1f}, one that knows the "
             f"token {best} ahead has none: "
@@ -971,8 +998,8 @@ BATTERIES = {
             determinism=deterministic,
             batch=batch,
             causality=causality,
-            reach=reach,
             prefix=prefix,
+            reach=reach,
             heads=heads_check,
             mixing=mixing,
             registered=registered,
@@ -987,8 +1014,8 @@ BATTERIES = {
             determinism=deterministic,
             batch=batch,
             causality=causality,
-            reach=reach,
             prefix=prefix,
+            reach=reach,
             heads=heads_check,
             stream=stream,
             registered=registered,
@@ -1003,8 +1030,8 @@ BATTERIES = {
             determinism=deterministic,
             batch=batch,
             causality=causality,
-            reach=reach,
             prefix=prefix,
+            reach=reach,
             order=order,
             registered=registered,
             gradient=gradient,
@@ -1015,7 +1042,7 @@ BATTERIES = {
     ),
     "layer_norm": (Function, dict(axis=norm_axis, size=norm_size, epsilon=norm_epsilon)),
     "positions": (Function, dict(added=places_added, paper=places_paper)),
-    "loss": (Loss, dict(padding=loss_padding, reference=loss_reference)),
+    "loss": (Loss, dict(reference=loss_reference, padding=loss_padding)),
     "objective": (Objective, dict(next=objective_next)),
 }  # for each kind of object, how it is called, and what is looked at
 FIRST_OF_ALL = ("shape", "finite", "determinism", "axis", "added")  # where these fail, the rest has nothing to say
