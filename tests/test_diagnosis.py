@@ -260,6 +260,14 @@ def test_no_right_language_model_is_accused(preset, positions, tie_embeddings):
     assert diagnose(model, "language_model"), diagnose(model, "language_model")
 
 
+@pytest.mark.parametrize("vocab_size", [2, 3, 13])
+def test_small_vocabularies_and_double_precision_are_not_accused(vocab_size):
+    options = dict(vocab_size=vocab_size, block_size=8, n_layers=1, n_heads=2, d_model=64)
+    for model in (LanguageModel(TransformerConfig.preset("paper", **options)), LanguageModel(TransformerConfig(**options)).double()):
+        assert diagnose(model, "language_model"), diagnose(model, "language_model")
+    assert diagnose(MultiHeadAttention(20, 2).double(), "self_attention", causal=False)
+
+
 def test_a_decoder_with_its_source_is_not_accused():
     model, source = EncoderDecoder(small_config()), torch.randint(13, (1, 5))
     assert diagnose(lambda ids: model(source.expand(len(ids), -1), ids), "language_model")

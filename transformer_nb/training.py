@@ -187,7 +187,7 @@ def evaluate(
     ids: Int[Tensor, "validation"],  # a text, as indices
     batch_size: int = 64,
 ) -> float:
-    "The mean loss in nats per token over a whole text; each token is predicted once, from the window that it is in."
+    "The mean loss in nats per token over a whole text; each token is predicted once, from its window; a rest shorter than one is left out."
     return loss_by_position(model, ids, batch_size).mean().item()
 
 # %% ../nbs/08_training.ipynb #41bba43d
