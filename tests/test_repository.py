@@ -189,3 +189,16 @@ def test_the_version_is_the_same_everywhere():
 def test_every_public_name_is_there():
     assert sorted(transformer_nb.__all__) == transformer_nb.__all__
     assert all(hasattr(transformer_nb, name) for name in transformer_nb.__all__)
+
+
+def test_the_examples_of_the_readme_give_what_they_say(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        *statements, last = ast.parse(block).body
+        space = {}
+        exec(compile(ast.Module(statements, []), "README.md", "exec"), space)
+        shown = repr(eval(compile(ast.Expression(last.value), "README.md", "eval"), space))
+        for line in re.findall(r"^# (.*)$", block, re.MULTILINE):
+            assert line in shown
+    assert "to be or not to be" in capsys.readouterr().out
