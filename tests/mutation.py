@@ -88,8 +88,8 @@ transformer
     torch.full_like(target[:, :1], start), target[:, :-1] -> torch.full_like(target[:, :1], start), target[:, 1:]  # shifted the wrong way
     torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1) -> torch.cat((torch.full((len(target), 2), start), target[:, :-2]), dim=1)  # shifted twice
     self.dropout(self.positions(self.tokens(ids), offset)) -> self.positions(self.tokens(ids), offset)  # no dropout of embeddings
-    config.norm(config.d_model) if config.norm_first else nn.Identity() -> nn.Identity()  # no last norm
-    config.norm(config.d_model) if config.norm_first else nn.Identity() -> config.norm(config.d_model)  # one norm too many
+    config.make_norm(config.d_model) if config.final_norm else nn.Identity() -> nn.Identity()  # no last norm
+    config.make_norm(config.d_model) if config.final_norm else nn.Identity() -> config.make_norm(config.d_model)  # one norm too many
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
     if self.d_model % self.n_heads: -> if False:  # heads that do not fit
 generation

@@ -15,6 +15,8 @@ from transformer_nb.generation import (
     generate,
     keep_top_k,
     keep_top_p,
+    pad_left,
+    reader,
 )
 from transformer_nb.transformer import POSITIONS
 
@@ -381,3 +383,84 @@ def test_a_prompt_needs_a_token(shape, shapes_unchecked):
 def test_a_prompt_from_another_vocabulary_is_named():
     with pytest.raises(IndexError, match="indices must be 0 to 12, got 4 to 13"):
         generate(small_language_model(), torch.tensor([4, 13]), 3)
+
+
+# Several prompts at once, and an end.
+
+
+@positions
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
+def test_prompts_of_different_length_go_on_as_each_would_alone(positions, use_cache):
+    model = small_language_model(positions=positions)
+    prompts = [indices(length) for length in (3, 1, 7, 12)]  # the window holds 8
+    together = generate(model, prompts, 9, temperature=0, use_cache=use_cache)
+    for prompt, text in zip(prompts, together, strict=True):
+        assert text.equal(generate(model, prompt, 9, temperature=0))
+
+
+@positions
+def test_prompts_of_different_length_have_the_logits_that_each_has_alone(positions, dtype):
+    model = small_language_model(positions=positions).to(dtype)
+    tolerance = 1e-10 if dtype == torch.float64 and positions != "rotary" else 1e-5  # the rotation is of float32
+    prompts = [indices(length) for length in (3, 1, 6)]
+    text, padding = pad_left(prompts, torch.device("cpu"))
+    for use_cache in (True, False):
+        read = reader(model, padding, use_cache)
+        first = read(text)
+        longer = torch.cat((text, indices(3, 1)), dim=1)
+        for row, (prompt, pad) in enumerate(zip(prompts, padding)):
+            assert longer[row, pad:-1].equal(prompt)
+            assert first[row].allclose(model(prompt[None])[0, -1], rtol=tolerance, atol=tolerance)
+        second = read(longer)
+        for row, pad in enumerate(padding):
+            assert second[row].allclose(model(longer[row : row + 1, pad:])[0, -1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_text_ends_with_its_stop(temperature):
+    model = small_language_model()
+    prompts = [indices(3), indices(5)]
+    free = generate(model, prompts, 30, temperature, generator=seeded())
+    ended = generate(model, prompts, 30, temperature, generator=seeded(), stop=4)
+    for prompt, whole, cut in zip(prompts, free, ended, strict=True):
+        new = whole[len(prompt) :].tolist()
+        expected = new[: new.index(4) + 1] if 4 in new else new
+        assert cut.tolist() == prompt.tolist() + expected
+
+
+def test_the_rows_of_a_tensor_are_filled_with_the_stop():
+    model = small_language_model()
+    prompt = indices(1, 3)
+    free = generate(model, prompt, 6, temperature=0)[0]
+    stop = free[4].item()  # the second token that it writes
+    both = torch.cat((prompt, indices(1, 3)))
+    rows = generate(model, both, 6, temperature=0, stop=stop)
+    first = (free[3:] == stop).nonzero()[0].item() + 3
+    assert rows[0, : first + 1].equal(free[: first + 1]) and (rows[0, first:] == stop).all()
+    assert generate(model, prompt, 6, temperature=0, stop=stop).shape[1] == first + 1  # nobody goes on: it ends
+
+
+def test_a_stop_on_which_all_agree_ends_the_loop_early():
+    model = small_language_model()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    prompt = indices(4)
+    token = generate(model, prompt, 1, temperature=0)[-1].item()
+    calls.clear()
+    assert len(generate(model, prompt, 50, temperature=0, stop=token)) == 5 and len(calls) == 1
+
+
+def test_no_prompts_and_empty_ones_are_refused():
+    model = small_language_model()
+    for wrong, message in (([], "there is no prompt"), ([indices(3), indices(0)], r"at least one token, got shape \(0,\)")):
+        with pytest.raises(ValueError, match=message):
+            generate(model, wrong, 5)
+
+
+def test_a_cache_can_be_reordered():
+    cache = KeyValueCache(4)
+    k, v = torch.randn(3, 2, 2, 5), torch.randn(3, 2, 2, 5)
+    cache.update(k, v)
+    cache.reorder(torch.tensor([2, 0, 2, 2]))
+    keys, values = cache.entries()
+    assert keys.equal(k[[2, 0, 2, 2]]) and values.equal(v[[2, 0, 2, 2]]) and len(cache) == 2

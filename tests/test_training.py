@@ -274,6 +274,12 @@ def test_a_text_shorter_than_a_window_is_refused():
         train(model, torch.zeros(8, dtype=torch.long), short_run())
 
 
+def test_a_model_that_sees_the_answer_is_not_trained_to_predict_it():
+    model = small_language_model(causal=False)
+    with pytest.raises(ValueError, match="sees the next token too, and learns only to copy it: set causal"):
+        train(model, torch.zeros(20, dtype=torch.long), short_run())
+
+
 @pytest.mark.parametrize("field, value", [
     ("steps", 0), ("batch_size", 0), ("warmup_steps", -1), ("eval_every", 0), ("save_every", -1),
     ("learning_rate", -1.0), ("learning_rate", math.nan), ("weight_decay", -0.1), ("grad_clip", math.inf),

@@ -18,7 +18,9 @@ from helpers import (
 from torch import nn
 
 from transformer_nb.attention import causal_mask, dependency_matrix, leak_test, padding_mask
-from transformer_nb.positional_encoding import RotaryPositionalEncoding
+from transformer_nb.generation import KeyValueCache
+from transformer_nb.layer_norm import LayerNorm
+from transformer_nb.positional_encoding import RotaryPositionalEncoding, sinusoidal_encoding
 from transformer_nb.transformer import (
     ACTIVATIONS,
     POSITIONS,
@@ -29,8 +31,10 @@ from transformer_nb.transformer import (
     EncoderDecoder,
     EncoderLayer,
     FeedForward,
+    GatedFeedForward,
     LanguageModel,
     Residual,
+    RMSNorm,
     TransformerConfig,
     count_parameters,
     shift_right,
@@ -82,7 +86,7 @@ def our_options(norm_first, activation, bias=True):
     "What our layers are made with."
     return dict(
         d_model=8, n_heads=2, d_ff=16, norm_first=norm_first, activation=ACTIVATIONS[activation], bias=bias,
-        norm=small_config(bias=bias).norm,
+        norm=small_config(bias=bias).make_norm,
     )  # fmt: skip
 
 
@@ -696,13 +700,13 @@ def test_d_model_must_be_divisible_by_n_heads(d_model, n_heads):
 
 
 def test_unknown_positions_are_named_beside_the_known():
-    with pytest.raises(ValueError, match="sinusoidal, learned, rotary, none, got 'absolute'"):
+    with pytest.raises(ValueError, match="sinusoidal, sinusoidal_halves, learned, rotary, none, got 'absolute'"):
         small_config(positions="absolute")
 
 
 def test_an_unknown_activation_is_named_beside_the_known():
-    with pytest.raises(ValueError, match="relu, gelu, got 'tanh'"):
-        small_config(activation="tanh")
+    with pytest.raises(ValueError, match="relu, gelu, .*, got 'softsign'"):
+        small_config(activation="softsign")
 
 
 def test_an_unknown_preset_is_named_beside_the_known():
@@ -745,3 +749,112 @@ def test_dropout_of_the_embeddings():
     ids = torch.randint(13, (4, 8))
     assert 0.3 < embedding(ids).eq(0).float().mean() < 0.7
     assert not embedding.eval()(ids).eq(0).any()
+
+
+@norm_first
+def test_rms_norm_equals_torch(norm_first, dtype):
+    ours, theirs = copied(RMSNorm(8, 1e-3), nn.RMSNorm(8, 1e-3), dtype, rename=str)
+    x = torch.randn(2, 3, 8, dtype=dtype) * (1e-3 if norm_first else 1)  # small inputs too, where epsilon counts
+    assert_module_parity(ours, theirs, ours, theirs, x, rename=str)
+
+
+def test_a_gated_network_is_the_product_of_two(dtype):
+    network = randomize(GatedFeedForward(6, 10)).to(dtype)
+    x = torch.randn(2, 3, 6, dtype=dtype)
+    gate, up = (x @ layer.weight.T + layer.bias for layer in (network.gate, network.linear1))
+    expected = (gate * torch.sigmoid(gate) * up) @ network.linear2.weight.T + network.linear2.bias
+    assert_same(network(x), expected)
+
+
+@pytest.mark.parametrize(
+    "name, formula",
+    [
+        ("gelu_tanh", lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+        ("silu", lambda x: x / (1 + torch.exp(-x))),
+        ("quick_gelu", lambda x: x / (1 + torch.exp(-1.702 * x))),
+        ("squared_relu", lambda x: torch.where(x > 0, x**2, 0)),
+        ("tanh", lambda x: 2 / (1 + torch.exp(-2 * x)) - 1),
+        ("sigmoid", lambda x: 1 / (1 + torch.exp(-x))),
+        ("mish", lambda x: x * torch.tanh(torch.log1p(torch.exp(x)))),
+    ],
+)
+def test_an_activation_is_its_formula(name, formula):
+    x = torch.linspace(-5, 5, 101, dtype=torch.float64)
+    assert_same(ACTIVATIONS[name](x), formula(x))
+
+
+def test_a_model_that_sees_both_sides_is_not_causal():
+    model = small_language_model(causal=False)
+    ids = torch.randint(13, (1, 6))
+    assert leak_test(model, ids) and dependency_matrix(model, ids).min() > 0
+
+
+def test_segments_are_added_and_the_first_is_the_default():
+    model = small_language_model(n_segments=3)
+    ids = torch.randint(13, (2, 5))
+    segments = torch.tensor([0, 0, 1, 1, 2]).expand(2, 5)
+    assert model(ids).equal(model(ids, segments=torch.zeros_like(ids)))
+    expected = model.embedding(ids) + model.embedding.segments(segments) - model.embedding.segments(torch.zeros_like(ids))
+    assert_same(model.embedding(ids, segments=segments), expected)
+    assert not model(ids).allclose(model(ids, segments=segments))
+
+
+def test_a_deep_head_has_one_more_layer_and_is_tied_too():
+    model = small_language_model(deep_head=True, head_bias=True)
+    x = torch.randn(2, 3, 8)
+    hidden = F.layer_norm(
+        F.gelu(x @ model.head.linear.weight.T + model.head.linear.bias), (8,), model.head.norm.weight, model.head.norm.bias
+    )
+    assert_same(model.head(x), hidden @ model.embedding.tokens.weight.T + model.head.projection.bias)
+    assert model.head.projection.weight is model.embedding.tokens.weight
+
+
+def test_embedded_tokens_are_normalized_on_request():
+    embedding = Embedding(small_config(embedding_norm=True))
+    assert_same(embedding(torch.randint(13, (2, 5))).mean(-1), torch.zeros(2, 5))
+    assert_same(Embedding(small_config(positions="sinusoidal_halves")).positions.table, sinusoidal_encoding(8, 8, False))
+
+
+@norm_first
+@pytest.mark.parametrize("final", [False, True])
+def test_the_final_norm_can_be_chosen(norm_first, final):
+    config = small_config(norm_first=norm_first, final_norm=final)
+    assert all(isinstance(stack.norm, LayerNorm) == final for stack in (Encoder(config), Decoder(config)))
+
+
+def test_an_encoder_with_an_embedding_reads_indices():
+    config = small_config(n_segments=2)
+    embedding = Embedding(config)
+    encoder = randomize(Encoder(config, embedding))
+    ids, segments = torch.randint(13, (2, 5)), torch.randint(2, (2, 5))
+    bare = Encoder(config)
+    bare.load_state_dict({name: w for name, w in encoder.state_dict().items() if not name.startswith("embedding.")})
+    assert_same(encoder(ids, segments=segments), bare(embedding(ids, segments=segments)))
+
+
+def test_the_decoder_may_have_a_shape_and_tokens_of_its_own():
+    source, target = small_config(share_embeddings=False), small_config(vocab_size=7, n_layers=3, n_heads=4, d_ff=5)
+    model = randomize(EncoderDecoder(source, target)).eval()
+    assert len(model.encoder.layers) == 2 and len(model.decoder.layers) == 3
+    assert model.head.weight is model.target_embedding.tokens.weight and model.head.weight.shape == (7, 8)
+    assert model(torch.randint(13, (2, 5)), torch.randint(7, (2, 4))).shape == (2, 4, 7)
+    with pytest.raises(ValueError, match="d_model must be the same, got 8 and 16"):
+        EncoderDecoder(source, small_config(d_model=16))
+
+
+@positions
+def test_decoding_piece_by_piece_with_a_cache_gives_the_same_logits(positions, dtype):
+    model = small_encoder_decoder(positions=positions, tie_embeddings=False).to(dtype)
+    source, target = torch.randint(13, (2, 5)), torch.randint(13, (2, 7))
+    mask = padding_mask([5, 3], 5)
+    memory = model.encode(source, mask)
+    cache = [(KeyValueCache(8), KeyValueCache(5)) for _ in range(2)]
+    pieces = [model.decode(piece, memory, mask, cache=cache) for piece in target.split([3, 1, 2, 1], dim=1)]
+    assert_same(torch.cat(pieces, dim=1), model(source, target, mask))
+
+
+def test_without_causality_the_decoder_sees_the_whole_target():
+    model = small_encoder_decoder()
+    source, target = torch.randint(13, (1, 5)), torch.randint(13, (1, 6))
+    assert not leak_test(lambda t: model(source, t), target)
+    assert leak_test(lambda t: model(source, t, is_causal=False), target)

@@ -41,21 +41,35 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Tensor, "*mask #position source"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
         is_causal: bool = False,  # whether position i attends only to positions up to i; combines with the mask
         need_weights: bool = False,  # whether to return the weights too, at the price of computing them, and without dropout
-        cache: "KeyValueCache | None" = None,  # keys and values of earlier positions, of one layer
+        cache: "KeyValueCache | None" = None,  # of one layer: keys and values of earlier positions, or of the context
     ) -> Float[Tensor, "batch position d_model"] | tuple[Tensor, Float[Tensor, "batch head position source"]]:
         "The mixed answer to each position, and on request the weights of each head."
-        q, k, v = self.project(x, context)
-        if self.rotary is not None:
-            offset = 0 if cache is None else len(cache)
-            q, k = self.rotary(q, offset), self.rotary(k, offset)
-        if cache is not None:
-            k, v = cache.update(k, v)
+        if context is not None and cache is not None and len(cache):  # asked before: its keys and values are there
+            q, (k, v) = self.queries(x), cache.entries()
+        else:
+            q, k, v = self.project(x, context)
+            if self.rotary is not None:
+                offset = 0 if cache is None else len(cache)
+                q, k = self.rotary(q, offset), self.rotary(k, offset)
+            if cache is not None:
+                k, v = cache.update(k, v)
         mask, is_causal = self.combine(mask, is_causal, q, k, need_weights)
         if need_weights:
             heads, weights = scaled_dot_product_attention(q, k, v, mask)
             return self.merge(heads), weights
+        return self.merge(self.attend(q, k, v, mask, is_causal))
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch head position d_k"],
+        k: Float[Tensor, "batch head source d_k"],
+        v: Float[Tensor, "batch head source d_k"],
+        mask: Bool[Tensor, "*mask #position source"] | None,
+        is_causal: bool,  # where there is no mask
+    ) -> Float[Tensor, "batch head position d_k"]:
+        "The answer of each head, in one fused kernel."
         dropout = self.dropout if self.training else 0.0
-        return self.merge(F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal))
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
 
     def project(
         self,
@@ -65,13 +79,20 @@ class MultiHeadAttention(nn.Module):
         "Queries of x, keys and values of the context, each split into heads."
         if context is None:  # one product for all three
             q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        else:
-            d_model = x.shape[-1]
-            weight_q, weight_kv = self.in_proj_weight.split((d_model, 2 * d_model))
-            bias_q, bias_kv = (None, None) if self.in_proj_bias is None else self.in_proj_bias.split((d_model, 2 * d_model))
-            q = F.linear(x, weight_q, bias_q)
-            k, v = F.linear(context, weight_kv, bias_kv).chunk(2, dim=-1)
-        return self.split(q), self.split(k), self.split(v)
+            return self.split(q), self.split(k), self.split(v)
+        d_model = x.shape[-1]
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[d_model:]
+        k, v = F.linear(context, self.in_proj_weight[d_model:], bias).chunk(2, dim=-1)
+        return self.queries(x), self.split(k), self.split(v)
+
+    def queries(
+        self,
+        x: Float[Tensor, "batch position d_model"],
+    ) -> Float[Tensor, "batch head position d_k"]:
+        "What each position asks."
+        d_model = x.shape[-1]
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[:d_model]
+        return self.split(F.linear(x, self.in_proj_weight[:d_model], bias))
 
     def split(
         self,

@@ -232,6 +232,8 @@ class Trainer:
         config: TrainingConfig,
     ):
         block_size = model.config.block_size
+        if not model.config.causal:
+            raise ValueError("a model that sees both sides sees the next token too, and learns only to copy it: set causal")
         if len(ids) <= block_size:
             raise ValueError(
                 f"a window of {block_size} tokens and its next token need {block_size + 1} tokens,"
