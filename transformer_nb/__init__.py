@@ -9,6 +9,7 @@ order of their imports: no module imports from a later one.
     attention              one head, masks, `leak_test`
     layer_norm             each vector to mean 0 and variance 1
     multi_head_attention   several heads and what mixes them
+    inspection             reading and replacing what happens inside a model
     transformer            layers, stacks, models and their configuration
     generation             sampling, key-value cache
     training               data, loop, checkpoints
@@ -24,6 +25,7 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]
     head           h, attention heads
     d_model        features of the vector of each position
     d_k, d_v       features of a query or key, and of a value, in one head
+    d_ff           features inside a feed-forward network
     vocab          V, tokens in the vocabulary
     window, block  windows cut from a text, and places in a window
     pair           pairs of features that are turned by one angle
@@ -48,6 +50,7 @@ from .attention import (
 from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .generation import KeyValueCache, generate
+from .inspection import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
 from .positional_encoding import (
@@ -107,6 +110,8 @@ __all__ = [
     "TokenEmbedding",
     "TrainingConfig",
     "TransformerConfig",
+    "activation_names",
+    "activations",
     "causal_mask",
     "count_parameters",
     "dependency_matrix",

@@ -54,10 +54,8 @@ class MultiHeadAttention(nn.Module):
             if cache is not None:
                 k, v = cache.update(k, v)
         mask, is_causal = self.combine(mask, is_causal, q, k, need_weights)
-        if need_weights:
-            heads, weights = scaled_dot_product_attention(q, k, v, mask)
-            return self.merge(heads), weights
-        return self.merge(self.attend(q, k, v, mask, is_causal))
+        heads, weights = self.attend(q, k, v, mask, is_causal, need_weights)
+        return (self.merge(heads), weights) if need_weights else self.merge(heads)
 
     def attend(
         self,
@@ -66,10 +64,13 @@ class MultiHeadAttention(nn.Module):
         v: Float[Tensor, "batch head source d_k"],
         mask: Bool[Tensor, "*mask #position source"] | None,
         is_causal: bool,  # where there is no mask
-    ) -> Float[Tensor, "batch head position d_k"]:
-        "The answer of each head, in one fused kernel."
+        need_weights: bool,
+    ) -> tuple[Float[Tensor, "batch head position d_k"], Float[Tensor, "batch head position source"] | None]:
+        "The answer of each head: in one fused kernel, or by way of the weights where they are asked for."
+        if need_weights:
+            return scaled_dot_product_attention(q, k, v, mask)
         dropout = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal), None
 
     def project(
         self,

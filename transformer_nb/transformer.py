@@ -128,8 +128,10 @@ class DecoderLayer(nn.Module):
         norm: Callable[[int], nn.Module] = LayerNorm,  # from d_model to a module that normalizes
         rotary: nn.Module | None = None,  # turns queries and keys of the self-attention by their place
         feed_forward: Callable[..., nn.Module] = FeedForward,  # made with (d_model, d_ff, activation, bias)
+        causal: bool = True,  # whether a position of the target sees only itself and what came before, unless a call says otherwise
     ):
         super().__init__()
+        self.causal = causal
         self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary)
         self.cross_attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias)
         self.feed_forward = feed_forward(d_model, d_ff, activation, bias)
@@ -143,11 +145,12 @@ class DecoderLayer(nn.Module):
         memory: Float[Tensor, "batch source d_model"],  # what the encoder made of the source
         mask: Bool[Tensor, "*mask #position position"] | None = None,  # True where the target may attend to itself
         memory_mask: Bool[Tensor, "*memory_mask #position source"] | None = None,  # True where it may attend to the source
-        is_causal: bool = True,  # whether a position sees only itself and what came before
+        is_causal: bool | None = None,  # whether a position sees only itself and what came before; by default as the layer was made
         cache: "tuple[KeyValueCache, KeyValueCache] | None" = None,  # of the target so far, and of the source
     ) -> Float[Tensor, "batch position d_model"]:
         "One layer."
         own, source = cache or (None, None)
+        is_causal = self.causal if is_causal is None else is_causal
         x = self.residual1(x, lambda x: self.attention(x, mask=mask, is_causal=is_causal, cache=own))
         x = self.residual2(x, lambda x: self.cross_attention(x, memory, mask=memory_mask, cache=source))
         return self.residual3(x, self.feed_forward)
@@ -259,7 +262,7 @@ class TransformerConfig:
     gated: bool = option(False, "multiply the activation by a third product (GLU), which the feed-forward network then has")
     tie_embeddings: bool = option(True, "use one matrix as embedding and as output projection")
     scale_embeddings: bool = option(False, "multiply embeddings by sqrt(d_model), as the paper does")
-    causal: bool = option(True, "whether a language model sees only the past; BERT sees both sides")
+    causal: bool = option(True, "whether a position sees only itself and what came before; BERT sees both sides")
     rotary_base: float = option(10_000.0, "the longest wavelength of rotary positions is 2 pi times this")
     embedding_norm: bool = option(False, "normalize the embedded tokens (BERT)")
     n_segments: int = option(0, "kinds of sentences that have a vector of their own (BERT)")
@@ -373,7 +376,7 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         options = config.layer_options()
-        self.layers = nn.ModuleList(DecoderLayer(**options) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(DecoderLayer(**options, causal=config.causal) for _ in range(config.n_layers))
         self.norm = config.make_norm(config.d_model) if config.final_norm else nn.Identity()
 
     def forward(
@@ -382,7 +385,7 @@ class Decoder(nn.Module):
         memory: Float[Tensor, "batch source d_model"],  # what the encoder made of the source
         mask: Bool[Tensor, "*mask #position position"] | None = None,  # True where the target may attend to itself
         memory_mask: Bool[Tensor, "*memory_mask #position source"] | None = None,  # True where it may attend to the source
-        is_causal: bool = True,  # whether a position sees only itself and what came before
+        is_causal: bool | None = None,  # whether a position sees only itself and what came before; by default as the config says
         cache: "list[tuple[KeyValueCache, KeyValueCache]] | None" = None,  # for each layer: of the target so far, of the source
     ) -> Float[Tensor, "batch position d_model"]:
         "The stack from bottom to top."
@@ -530,7 +533,7 @@ class EncoderDecoder(nn.Module):
         target: Shaped[Tensor, "batch position *feature"],  # shifted right: position i predicts the token after it
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
         target_mask: Bool[Tensor, "*target_mask #position position"] | None = None,  # True where the target has a token
-        is_causal: bool = True,  # whether a position of the target sees only itself and what came before
+        is_causal: bool | None = None,  # whether a position of the target sees only its past; by default as the config says
     ) -> Float[Tensor, "batch position vocab"]:
         "The logits at each position of the target."
         return self.decode(target, self.encode(source, source_mask), source_mask, target_mask, is_causal)
@@ -548,8 +551,8 @@ class EncoderDecoder(nn.Module):
         target: Shaped[Tensor, "batch position *feature"],
         memory: Float[Tensor, "batch source d_model"],  # that `encode` gave
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-        target_mask: Bool[Tensor, "*target_mask #position total"] | None = None,  # True where the target has a token
-        is_causal: bool = True,  # whether a position of the target sees only itself and what came before
+        target_mask: Bool[Tensor, "*target_mask #position longer"] | None = None,  # True where the target has a token
+        is_causal: bool | None = None,  # whether a position of the target sees only its past; by default as the config says
         cache: "list[tuple[KeyValueCache, KeyValueCache]] | None" = None,  # for each layer: of the target so far, of the source
     ) -> Float[Tensor, "batch position vocab"]:
         "The logits at each position of the target, or of the new part of it where a cache holds what came before."
