@@ -219,6 +219,7 @@ VARIANTS = [
     ("marian", dict(scale_embedding=True, activation_function="swish")),
     ("marian", dict(tie_word_embeddings=False, d_model=30)),
     ("marian", dict(share_encoder_decoder_embeddings=False, decoder_vocab_size=41)),
+    ("marian", dict(decoder_vocab_size=41)),  # which counts only where the embeddings are not shared
     ("marian", dict(share_encoder_decoder_embeddings=False, tie_word_embeddings=False)),
     ("llama", dict()),
     ("llama", dict(num_key_value_heads=2, tie_word_embeddings=True)),

@@ -392,7 +392,7 @@ BERT_WORDS = BERT._replace(
     ignored=r"embeddings\.(position_ids|token_type_ids)$|pooler\.|cls\.seq_relationship\.",
 )
 
-# %% ../nbs/11_pretrained.ipynb #889b9d6d
+# %% ../nbs/11_pretrained.ipynb #952ecab3
 SIDES = ("encoder", "decoder")
 
 
@@ -422,7 +422,7 @@ def marian_model(
     )
     sides = [
         TransformerConfig(
-            vocab_size=config[vocab_size] or config["vocab_size"],
+            vocab_size=config["vocab_size"] if marian_shares(config) else config[vocab_size] or config["vocab_size"],
             n_layers=config[f"{side}_layers"],
             n_heads=config[f"{side}_attention_heads"],
             d_ff=config[f"{side}_ffn_dim"],
