@@ -67,9 +67,16 @@ def test_masks_are_kept_and_empty_rows_are_zeros(options):
 
 def test_weights_that_were_asked_for_are_heard_too():
     attention, x = MultiHeadAttention(8, 2), torch.randn(2, 5, 8)
-    with activations(attention, "output.weights") as seen:
-        _, weights = attention(x, need_weights=True)
-    assert weights is seen["output.weights"]
+    with activations(attention, "output", "output.weights") as seen:
+        output, weights = attention(x, need_weights=True)
+    assert output is seen["output"] and weights is seen["output.weights"]
+
+
+def test_nothing_is_kept_that_was_not_asked_for():
+    model = small_language_model()
+    with activations(model, "layers.1.attention.weights", "norm", replace={"layers.0": lambda x: x}) as seen:
+        model(indices(2, 6))
+    assert list(seen) == ["layers.1.attention.weights", "norm"]
 
 
 def test_dropout_of_the_weights_is_still_there():
