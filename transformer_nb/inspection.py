@@ -116,7 +116,7 @@ def substitute(
         shapes = f"{tuple(value.shape)}, got {tuple(result.shape)}"
         raise ValueError(f"what replaces {name} must have its shape {shapes}") from None
 
-# %% ../nbs/inspection.ipynb #fe524972
+# %% ../nbs/inspection.ipynb #daa7b364
 @contextmanager
 def activations(
     model: nn.Module,  # any module; only ours have names inside attention
@@ -139,10 +139,12 @@ def activations(
             seen[numbered] = value
         return value
 
-    def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple, name: str) -> Tensor | tuple | None:
+    def hook(module: nn.Module, inputs: tuple, output: object, name: str) -> Tensor | tuple | None:
         if isinstance(output, Tensor):
             return notice(name, output)
-        if isinstance(output, tuple) and isinstance(output[0], Tensor):  # with weights, say
+        if isinstance(output, tuple) and isinstance(output[0], Tensor):
+            if not isinstance(module, MultiHeadAttention) and isinstance(output[-1], Tensor) and name in kept:
+                seen[f"{name}.weights"] = output[-1]  # other people's attention returns its weights behind its output
             return (notice(name, output[0]), *output[1:])
 
     try:
@@ -173,7 +175,7 @@ def watch(
 
     return end
 
-# %% ../nbs/inspection.ipynb #dacc6ab6
+# %% ../nbs/inspection.ipynb #1ed89788
 class Trace(NamedTuple):
     "Everything that happened in a run of a model, by name."
 
@@ -184,14 +186,16 @@ class Trace(NamedTuple):
 
 def trace(
     model: nn.Module,
-    call: Callable[[], Tensor],  # runs the model and returns its logits
+    call: Callable[[], Tensor | tuple[Tensor, dict[str, Tensor]]],  # runs it; returns its logits, perhaps with more to note by name
 ) -> Trace:
     "Run a model and take down all that happens; the loss is the sum of its logits, each times a number that is the same in every run."
     with torch.enable_grad(), activations(model) as seen:
         logits = call()
+    logits, more = logits if isinstance(logits, tuple) else (logits, {})
+    seen.update(more)
     factors = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(logits)
     loss = (logits * factors).sum()
-    parameters = {plain_name(name, model): parameter for name, parameter in model.named_parameters()}
+    parameters = {plain_name(name, model): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     inner = {name: value for name, value in seen.items() if value.requires_grad}
     gradients = iter(torch.autograd.grad(loss, [*inner.values(), *parameters.values()], allow_unused=True))
     by_value, by_parameter = ({name: g for name, g in zip(names, gradients) if g is not None} for names in (inner, parameters))
