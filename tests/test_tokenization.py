@@ -335,13 +335,14 @@ RUNS = [" ", "\n", "\t", "\r\n", "\u00a0", "\u3000", "\u2028", "\x85", "\x1c", "
 BLOCKS = "0000 0080 0100 0300 0370 0400 0590 0600 0900 0e00 1100 1e00 2000 2070 2100 2460 3040 4e00 ac00 e000 fb00 fe00 ff00"
 BLOCKS += " 10300 1d400 1f300 1f900 20000 e0000 100000"
 in_a_block = st.sampled_from(BLOCKS.split()).flatmap(
-    lambda start: st.text(st.characters(min_codepoint=int(start, 16), max_codepoint=int(start, 16) + 255, codec="utf-8"))
+    lambda first: st.text(st.characters(min_codepoint=int(first, 16), max_codepoint=int(first, 16) + 255, codec="utf-8"))
 )
 pieces = st.one_of(
     st.just(END),
     st.text(max_size=8),
     in_a_block,
-    st.sampled_from([*EMOJI, *CONTRACTIONS, END[:-1], "|>", " the", "Model", "e\u0301\u0323", "\u0301", "\u202e", "\ufeff"]),
+    st.sampled_from(EMOJI + CONTRACTIONS),
+    st.sampled_from([END[:-1], "|>", " the", "Model", "e\u0301\u0323", "\u0301", "\u202e", "\ufeff"]),
     st.builds(lambda run, n: run * n, st.sampled_from(RUNS), st.integers(1, 40)),
     st.text("0123456789٣²½Ⅷ.,", max_size=12),
     st.text(st.characters(categories=["Cc", "Cf", "Zs", "Zl", "Zp", "Mn"]), max_size=8),
@@ -402,7 +403,8 @@ class Published:
     def __init__(self, directory):
         from transformers import GPT2TokenizerFast
 
-        text = series_corpus()[:40_000] + "model\ncharacters\n<|end|>\n" * 30 + " ".join(EMOJI + CONTRACTIONS + ["東京", "naïve"]) * 9
+        text = series_corpus()[:40_000] + "model\ncharacters\n<|end|>\n" * 30
+        text += " ".join(EMOJI + CONTRACTIONS + ["東京", "naïve"]) * 9
         trained = tokenizers.ByteLevelBPETokenizer()
         trained.train_from_iterator([text], vocab_size=700, show_progress=False)
         trained.save_model(str(directory))
@@ -451,7 +453,10 @@ def test_any_text_is_encoded_as_the_definition_says(gpt2, text):
     assert gpt2.ours.encode(text).tolist() == plain_encode(text, gpt2.vocabulary, gpt2.pairs)
 
 
-@pytest.mark.parametrize("text", [*EMOJI, *CONTRACTIONS, " " * 50, "\n" * 50, "a  b", "a \n b ", f" {END}\n{END}{END}", END[:-1]], ids=ascii)
+ODD = [*EMOJI, *CONTRACTIONS, " " * 50, "\n" * 50, "a  b", "a \n b ", f" {END}\n{END}{END}", END[:-1]]
+
+
+@pytest.mark.parametrize("text", ODD, ids=ascii)
 def test_texts_that_break_tokenizers_are_encoded_alike_by_all(gpt2, text):
     expected = plain_encode(text, gpt2.vocabulary, gpt2.pairs)
     assert gpt2.ours.encode(text).tolist() == gpt2.library.encode(text).ids == gpt2.transformers(text)["input_ids"] == expected
@@ -498,8 +503,11 @@ def test_the_merges_are_those_of_the_library_set_up_by_itself():
     assert library.get_vocab() == learned.tokenizer.get_vocab()
 
 
+SYLLABLES = ["ab", "abc", " ", "the ", "é", "🙂", "🙃", "\n", "'s", "11", "aaaa"]
+
+
 @settings(max_examples=100)
-@given(text=st.lists(st.sampled_from(["ab", "abc", " ", "the ", "é", "🙂", "🙃", "\n", "'s", "11", "aaaa"]), min_size=1, max_size=60).map("".join))
+@given(text=st.lists(st.sampled_from(SYLLABLES), min_size=1, max_size=60).map("".join))
 def test_the_merges_are_those_of_the_definition(text):
     assert merges_of(BPETokenizer.from_text(text, 276)) == plain_merges(text, 20)
 
@@ -509,9 +517,12 @@ def test_another_process_learns_the_same_merges():
         "import hashlib; from transformer_nb.tokenization import BPETokenizer, series_corpus;"
         "print(hashlib.sha256(BPETokenizer.from_text(series_corpus(), 500).tokenizer.to_str().encode()).hexdigest())"
     )
-    environment = [{**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed} for seed in "12"]
-    shown = [subprocess.run([sys.executable, "-c", program], env=e, capture_output=True, text=True, check=True).stdout for e in environment]
-    assert shown[0] == shown[1] and len(shown[0]) == 65
+    shown = set()
+    for seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        shown.add(done.stdout)
+    assert len(shown) == 1 and len(*shown) == 65
 
 
 # The two files.
@@ -520,7 +531,8 @@ def test_another_process_learns_the_same_merges():
 def copied(gpt2, directory, vocabulary=None, lines=None):
     "The files of `gpt2` in another directory, one of them changed."
     vocabulary = gpt2.vocabulary if vocabulary is None else vocabulary
-    (directory / "vocab.json").write_text(vocabulary if isinstance(vocabulary, str) else json.dumps(vocabulary), encoding="utf-8")
+    content = vocabulary if isinstance(vocabulary, str) else json.dumps(vocabulary)
+    (directory / "vocab.json").write_text(content, encoding="utf-8")
     (directory / "merges.txt").write_text("\n".join(gpt2.lines if lines is None else lines), encoding="utf-8")
     return directory
 
@@ -618,15 +630,17 @@ def changed(vocabulary, **entries):
     return {**vocabulary, **entries}
 
 
+NO_INDEX = "vocab.json is no byte-pair tokenizer: it holds neither a model nor an index for each token"
+TWO = "a merge is two tokens with a space between them, not "
 BROKEN = {
     "no merges": (None, None, r"merges.txt cannot be read \(No such file or directory\): a vocab.json needs its merges"),
     "a gap": (lambda v: changed(v, new=999), None, "vocab.json: its 702 tokens do not have the indices 0 to 701, each once"),
     "a double": (lambda v: changed(v, model=5), None, "vocab.json: its 701 tokens do not have the indices 0 to 700, each once"),
     "a negative index": (lambda v: changed(v, model=-1), None, "do not have the indices 0 to 700"),
     "a large index": (lambda v: changed(v, model=2**80), None, "do not have the indices 0 to 700"),
-    "an index that is text": (lambda v: changed(v, model="5"), None, "vocab.json is no byte-pair tokenizer: .* an index for each token"),
-    "an index that is true": (lambda v: changed(v, model=True), None, "vocab.json is no byte-pair tokenizer: .* an index for each token"),
-    "an index that is broken": (lambda v: changed(v, model=5.0), None, "vocab.json is no byte-pair tokenizer: .* an index for each token"),
+    "an index that is text": (lambda v: changed(v, model="5"), None, NO_INDEX),
+    "an index that is true": (lambda v: changed(v, model=True), None, NO_INDEX),
+    "an index that is broken": (lambda v: changed(v, model=5.0), None, NO_INDEX),
     "a byte missing": (lambda v: {t: i for t, i in v.items() if t != "Ġ"}, None, "vocab.json .* no 'Ġ', for byte 32"),
     "tokens of another kind": (lambda v: {"[PAD]": 0, "the": 1, "##s": 2}, None, "vocab.json is no byte-pair tokenizer of bytes"),
     "a config": (lambda v: {"model_type": "gpt2", "n_layer": 12}, None, "vocab.json is no byte-pair tokenizer"),
@@ -635,10 +649,10 @@ BROKEN = {
     "half a character": (lambda v: {**v, "\ud800": 701}, None, "vocab.json is no byte-pair tokenizer"),
     "a token of a strange text": (lambda v: changed(v, 東=701), None, "merges.txt makes no '東', which is in the vocabulary"),
     "a token without letters": (lambda v: {**v, "": 701}, None, "merges.txt makes no '', which is in the vocabulary"),
-    "one word": (None, lambda m: [*m[:5], "word", *m[5:]], "merges.txt, line 6: a merge is two tokens with a space between them, not 'word'"),
-    "three words": (None, lambda m: [*m[:5], "t h e"], "merges.txt, line 6: a merge is two tokens"),
-    "an empty line": (None, lambda m: [*m[:5], "", *m[5:]], "merges.txt, line 6: a merge is two tokens"),
-    "half a merge": (None, lambda m: [*m[:5], "t "], "merges.txt, line 6: a merge is two tokens"),
+    "one word": (None, lambda m: [*m[:5], "word", *m[5:]], f"merges.txt, line 6: {TWO}'word'"),
+    "three words": (None, lambda m: [*m[:5], "t h e"], f"merges.txt, line 6: {TWO}"),
+    "an empty line": (None, lambda m: [*m[:5], "", *m[5:]], f"merges.txt, line 6: {TWO}"),
+    "half a merge": (None, lambda m: [*m[:5], "t "], f"merges.txt, line 6: {TWO}"),
     "a strange part": (None, lambda m: [*m[:5], "x 東"], "merges.txt, line 6: '東' is not in the vocabulary"),
     "a strange whole": (None, lambda m: [*m[:5], "Q Q"], "merges.txt, line 6: 'QQ' is not in the vocabulary"),
     "cut short": (None, lambda m: m[:-40], "merges.txt makes no '.*', which is in the vocabulary: is it cut short"),
