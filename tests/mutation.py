@@ -20,6 +20,17 @@ tokenization
     x[:40:8].contiguous() -> x[:5].contiguous()  # another batch
     add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
     if unknown.any(): -> if False:  # a character outside the vocabulary becomes another
+    , add_special_tokens=False) -> )  # tokens that nobody wrote
+    skip_special_tokens=False -> skip_special_tokens=True  # special tokens vanish from the text
+    token.encode() if i in special or -> token.encode() if  # special tokens are taken for letters of bytes
+    range(161, 173) -> range(161, 174)  # another letter for a byte
+    line.startswith("#version") or -> line.startswith("#") or  # merges of hash signs are lost
+    - {left + right for left, right in merges} -> - {left for left, right in merges}  # tokens that merges make are special
+    merges.append(pair) -> merges.insert(0, pair)  # merged in the wrong order
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))): -> if False:  # indices with gaps
+    if token not in vocabulary: -> if False:  # merges of another vocabulary
+    tokenizer.no_truncation() -> pass  # long texts are cut
+    Path(directory, "vocab.json").write_text -> (lambda *a, **k: None)  # special tokens added later are not written
 embeddings
     vectors * self.scale -> vectors * self.scale**2  # scaled twice
     vectors if self.scale == 1.0 else vectors * self.scale -> vectors  # not scaled
