@@ -20,6 +20,17 @@ tokenization
     x[:40:8].contiguous() -> x[:5].contiguous()  # another batch
     add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
     if unknown.any(): -> if False:  # a character outside the vocabulary becomes another
+    , add_special_tokens=False) -> )  # tokens that nobody wrote
+    skip_special_tokens=False -> skip_special_tokens=True  # special tokens vanish from the text
+    token.encode() if i in special or -> token.encode() if  # special tokens are taken for letters of bytes
+    range(161, 173) -> range(161, 174)  # another letter for a byte
+    line.startswith("#version") or -> line.startswith("#") or  # merges of hash signs are lost
+    - {left + right for left, right in merges} -> - {left for left, right in merges}  # tokens that merges make are special
+    merges.append(pair) -> merges.insert(0, pair)  # merged in the wrong order
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))): -> if False:  # indices with gaps
+    if token not in vocabulary: -> if False:  # merges of another vocabulary
+    tokenizer.no_truncation() -> pass  # long texts are cut
+    Path(directory, "vocab.json").write_text -> (lambda *a, **k: None)  # special tokens added later are not written
 embeddings
     vectors * self.scale -> vectors * self.scale**2  # scaled twice
     vectors if self.scale == 1.0 else vectors * self.scale -> vectors  # not scaled
@@ -28,9 +39,10 @@ positional_encoding
     base ** (-pair / d_model) -> base ** (-pair / (2 * d_model))  # another exponent
     torch.arange(length, dtype=torch.float64) -> torch.arange(1, length + 1, dtype=torch.float64)  # off by one
     (angle.sin(), angle.cos()) -> (angle.cos(), angle.sin())  # cosine and sine exchanged
-    x + self.table[offset:end] -> x + 2 * self.table[offset:end]  # added twice
-    x + self.table[offset:end] -> x + self.table[: end - offset]  # the cache forgets where it is
-    x + self.weight[offset:end] -> x + self.weight[: end - offset]  # the same for a learned table
+    x + self.table[rows] -> x + 2 * self.table[rows]  # added twice
+    slice(offset, offset + length), offset + length -> slice(0, length), offset + length  # the cache forgets where it is
+    offset[:, None] + torch.arange -> torch.arange  # each text of a batch begins at 0, padded or not
+    waves[:, 0::2], waves[:, 1::2] -> waves[:, 1::2], waves[:, 0::2]  # cosines before sines
     self.cosines[offset:end], self.sines[offset:end] -> self.cosines[: end - offset], self.sines[: end - offset]  # and for rotary
     a * cos - b * sin -> a * cos + b * sin  # no rotation
     x[..., 0::2], x[..., 1::2] -> x.chunk(2, dim=-1)  # other pairs
@@ -65,10 +77,19 @@ multi_head_attention
     self.dropout if self.training else 0.0 -> self.dropout  # dropout left on
     self.dropout if self.training else 0.0 -> 0.0  # dropout never on
     return causal if mask is None else mask & causal, False -> return causal if mask is None else mask, False  # causal or padded, not both
-    F.linear(context, weight_kv, bias_kv) -> F.linear(context, weight_kv, None)  # no bias of the context
+    F.linear(context, self.in_proj_weight[d_model:], bias) -> F.linear(context, self.in_proj_weight[d_model:], None)  # no bias of the context
+    self.queries(x), cache.entries() -> self.queries(x + x), cache.entries()  # another question once the source is in the cache
     k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
     self.rotary(k, offset) -> self.rotary(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
+inspection
+    if is_causal: -> if False:  # who watches lifts the mask
+    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while watched
+    F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
+    return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns beside is lost
+    if name in kept: -> if True:  # more is kept than was asked for
+    del attention.attend -> pass  # the fused kernel does not come back
+    self.watchers: -> self.watchers[:1]:  # one watcher at a time
 transformer
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
     return x + self.dropout(sublayer(self.norm(x))) -> return self.dropout(sublayer(self.norm(x)))  # no residual
@@ -77,17 +98,21 @@ transformer
     self.linear2(self.activation(self.linear1(x))) -> self.activation(self.linear2(self.linear1(x)))  # the activation after both
     "gelu": F.gelu -> "gelu": F.silu  # another activation
     nn.ModuleList(EncoderLayer(**options) for _ in range(config.n_layers)) -> nn.ModuleList([EncoderLayer(**options)] * config.n_layers)  # one layer, N times
-    self.cross_attention(x, memory, mask=memory_mask) -> self.cross_attention(x, memory)  # padding of the source attended
-    self.attention(x, mask=mask, is_causal=is_causal)) -> self.attention(x, mask=mask))  # a decoder that sees ahead
+    self.cross_attention(x, memory, mask=memory_mask, cache=source) -> self.cross_attention(x, memory, cache=source)  # padding of the source attended
+    self.attention(x, mask=mask, is_causal=is_causal, cache=own)) -> self.attention(x, mask=mask, cache=own))  # a decoder that sees ahead
+    is_causal = self.causal if is_causal is None else is_causal -> is_causal = bool(is_causal)  # no mask unless asked for
     head.weight = embedding.tokens.weight -> head.weight = nn.Parameter(embedding.tokens.weight.detach().clone())  # copied, not tied
     math.sqrt(config.d_model) if config.scale_embeddings -> config.d_model if config.scale_embeddings  # scaled by d_model
-    mask, is_causal=True, cache=cache)) -> mask, cache=cache))  # a language model without its mask
+    mask, self.config.causal, cache)) -> mask, False, cache))  # a language model without its mask
+    if self.embedding is not None: -> if False:  # an encoder that is handed indices and does not embed them
     offset = 0 if cache is None else len(cache[0]) -> offset = 0  # the cache forgets where it is
-    target_mask, source_mask)) -> target_mask, None))  # the source mask is lost on the way
+    memory, target_mask, source_mask, is_causal, cache)) -> memory, target_mask, None, is_causal, cache))  # the source mask is lost on the way
+    embed(target, len(cache[0][0])) -> embed(target, 0)  # a decoder whose cache forgets where it is
     self.encoder(self.embedding(source), source_mask) -> self.encoder(self.embedding(source))  # padding in the encoder
     torch.full_like(target[:, :1], start), target[:, :-1] -> torch.full_like(target[:, :1], start), target[:, 1:]  # shifted the wrong way
     torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1) -> torch.cat((torch.full((len(target), 2), start), target[:, :-2]), dim=1)  # shifted twice
-    self.dropout(self.positions(self.tokens(ids), offset)) -> self.positions(self.tokens(ids), offset)  # no dropout of embeddings
+    self.dropout(self.norm(x)) -> self.norm(x)  # no dropout of embeddings
+    self.dropout(self.norm(x)) -> self.dropout(x)  # no norm of embeddings
     config.make_norm(config.d_model) if config.final_norm else nn.Identity() -> nn.Identity()  # no last norm
     config.make_norm(config.d_model) if config.final_norm else nn.Identity() -> config.make_norm(config.d_model)  # one norm too many
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
@@ -100,10 +125,12 @@ generation
     keep_top_p(logits, top_p) -> keep_top_p(logits, 1 - top_p)  # the rest
     return self.k[:, :, : self.length], self.v[:, :, : self.length] -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
-    or text.shape[1] > block_size: -> or text.shape[1] > 2 * block_size:  # the window does not slide
     model.eval() -> pass  # written in training mode
     model.train(was_training) -> pass  # left in evaluation mode
-    choose(logits[:, -1] -> choose(logits[:, 0]  # the wrong position
+    cache is not None and length == text.shape[1] -> cache is not None  # the cache is kept when the window slides
+    model(window[:, seen:], **options)[:, -1] -> model(window[:, seen:], **options)[:, 0]  # the wrong position
+    seen - before.clamp(min=0) -> seen  # padding counts as places
+    token.where(running, stop) -> token  # a text goes on behind its end
 training
     ids[:cut], ids[cut:] -> ids[:cut], ids[cut // 2 :]  # validation on the text that was trained on
     windows[:, :-1], windows[:, 1:] -> windows[:, :-1], windows[:, :-1]  # not shifted
@@ -122,6 +149,27 @@ training
     self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
     self.optimizer.load_state_dict(state["optimizer"]) -> pass  # the optimizer starts anew
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+pretrained
+    "norm2": "residual2.norm", -> "norm2": "residual1.norm",  # one norm for another
+    ours.norm = LayerNorm( -> LayerNorm(  # the final norm of a stack is forgotten
+    ours.to(next( -> ours.float(), (next(  # another precision
+    ours.eval() -> ours.train()  # left in training mode
+    "gelu_new": "gelu_tanh" -> "gelu_new": "gelu"  # the exact function for its approximation
+    layer_norm_epsilon=1e-5 -> layer_norm_epsilon=1e-6  # another default
+    weight = weight.T -> pass  # matrices not turned
+    factor /= int(name.split(".")[1]) + 1 -> factor /= int(name.split(".")[1]) + 2  # layers counted from another end
+    embedding_norm=True -> embedding_norm=False  # a BERT without the norm of its embedding
+    causal=False, -> causal=True,  # one side only
+    positions="sinusoidal_halves" -> positions="sinusoidal"  # sines and cosines interleaved
+    scale_embeddings=config["scale_embedding"] -> scale_embeddings=True  # scaled unasked
+    rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
+    rows.repeat_interleave(shared_by, dim=0) -> rows.repeat(shared_by, 1, 1)  # heads share with the wrong ones
+    ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
+    if lost: -> if False:  # weights that belong nowhere are dropped
+    if not isinstance(config, dict) or -> if  # any JSON will do
+    refuse("GPT-2", vars(config), GPT2_HAS) -> pass  # what GPT-2 does not have is written
+    or any(directory.iterdir()) -> or False  # written over what was there
+    parameter.T if turned else parameter -> parameter  # written as it is stored here
 questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
@@ -192,7 +240,7 @@ def run_tests(module: str, copy: Path) -> int:
 
 def main(words: list[str]) -> int:
     import torch  # loaded once, for all the processes that are forked off
-    from transformers import BertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
+    from transformers import BertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM, MarianMTModel  # noqa: F401
 
     torch.set_num_threads(1)
     chosen = [m for m in mutations() if not words or any(word in " ".join(m) for word in words)]

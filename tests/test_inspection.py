@@ -8,7 +8,7 @@ from torch import nn
 
 from transformer_nb.attention import causal_mask, padding_mask
 from transformer_nb.generation import generate
-from transformer_nb.inspection import INSIDE_ATTENTION, activation_names, activations
+from transformer_nb.inspection import INSIDE_ATTENTION, activation_names, activations, ledger, trace
 from transformer_nb.multi_head_attention import MultiHeadAttention
 
 
@@ -67,9 +67,16 @@ def test_masks_are_kept_and_empty_rows_are_zeros(options):
 
 def test_weights_that_were_asked_for_are_heard_too():
     attention, x = MultiHeadAttention(8, 2), torch.randn(2, 5, 8)
-    with activations(attention, "output.weights") as seen:
-        _, weights = attention(x, need_weights=True)
-    assert weights is seen["output.weights"]
+    with activations(attention, "output", "output.weights") as seen:
+        output, weights = attention(x, need_weights=True)
+    assert output is seen["output"] and weights is seen["output.weights"]
+
+
+def test_nothing_is_kept_that_was_not_asked_for():
+    model = small_language_model()
+    with activations(model, "layers.1.attention.weights", "norm", replace={"layers.0": lambda x: x}) as seen:
+        model(indices(2, 6))
+    assert list(seen) == ["layers.1.attention.weights", "norm"]
 
 
 def test_dropout_of_the_weights_is_still_there():
@@ -187,3 +194,26 @@ def test_a_replacement_of_another_shape_is_refused():
         with activations(model, replace={"layers.0": torch.zeros(5)}):
             model(indices(2, 6))
     assert untouched(model)
+
+
+def test_a_trace_holds_values_and_gradients_of_the_same_run(run, dtype):
+    model, call = run
+    model.to(dtype)
+    taken = trace(model, call)
+    assert_same(taken.values["logits"], call().detach())
+    factors = torch.randn(taken.values["logits"].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model.zero_grad()
+    (call() * factors.to(dtype)).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert_same(taken.parameters[name.removeprefix("stack.")], parameter.grad)
+    assert_same(taken.gradients["logits"], factors.to(dtype))
+
+
+def test_a_ledger_tells_how_far_and_names_what_is_missing():
+    theirs = {"a": torch.tensor([1.0, -4.0]), "b": torch.zeros(2)}
+    entries = ledger({"a": torch.tensor([1.5, -4.0]), "b": torch.zeros(2), "c": torch.ones(1)}, theirs)
+    assert entries == [("a", 0.5, 0.125), ("b", 0.0, 0.0)]
+    with pytest.raises(ValueError, match=r"a: nothing to hold against shape \(2,\)"):
+        ledger({}, theirs)
+    with pytest.raises(ValueError, match=r"a: shape \(1,\) to hold against shape \(2,\)"):
+        ledger({"a": torch.ones(1)}, theirs)

@@ -14,6 +14,8 @@ order of their imports: no module imports from a later one.
     generation             sampling, key-value cache
     training               data, loop, checkpoints
     diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
+    encoder_decoder        the paper's whole machine: label smoothing, its schedule, greedy and beam search
+    pretrained             published models and PyTorch's own, in these classes, and back
     plotting               the figures that the chapters share (needs matplotlib only when it draws)
     questions              guesses and exercises, for the pages
 
@@ -32,6 +34,7 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]
     train, validation  the two parts of a text
     row, column    of a matrix to look at
     feature        whatever follows batch and position
+    beam           texts that a search keeps side by side for each source
     longer         position, after something was appended
     mask, source_mask, target_mask, memory_mask  leading axes of a mask, which broadcast
 
@@ -49,6 +52,7 @@ from .attention import (
 )
 from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
+from .encoder_decoder import average_weights, beam_search, greedy_decode, label_smoothing, paper_rate
 from .generation import KeyValueCache, generate
 from .inspection import activation_names, activations
 from .layer_norm import LayerNorm
@@ -59,6 +63,7 @@ from .positional_encoding import (
     SinusoidalPositionalEncoding,
     sinusoidal_encoding,
 )
+from .pretrained import from_huggingface, from_torch, to_huggingface
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,
@@ -112,21 +117,29 @@ __all__ = [
     "TransformerConfig",
     "activation_names",
     "activations",
+    "average_weights",
+    "beam_search",
     "causal_mask",
     "count_parameters",
     "dependency_matrix",
     "diagnose",
     "evaluate",
+    "from_huggingface",
+    "from_torch",
     "generate",
+    "greedy_decode",
+    "label_smoothing",
     "leak_test",
     "load_checkpoint",
     "load_tokenizer",
     "next_token_windows",
     "padding_mask",
+    "paper_rate",
     "save_checkpoint",
     "scaled_dot_product_attention",
     "series_corpus",
     "shift_right",
     "sinusoidal_encoding",
+    "to_huggingface",
     "train",
 ]

@@ -41,7 +41,7 @@ def add_options(
         flag = "--" + f.name.replace("_", "-")
         shown = "" if f.default is None else f" [{'yes' if f.default is True else 'no' if f.default is False else f.default}]"
         help = f.metadata["help"] + shown
-        if f.type is bool:
+        if f.type in (bool, bool | None):
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help)
         else:
             kind = f.type if f.type in (int, float, str) else int  # `int | None`

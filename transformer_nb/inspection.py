@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['INSIDE_ATTENTION', 'plain_name', 'activation_names', 'WatchedAttention', 'matching', 'substitute', 'activations',
-           'watch']
+           'watch', 'Trace', 'trace', 'Entry', 'ledger']
 
-# %% ../nbs/inspection.ipynb #cb746565
+# %% ../nbs/inspection.ipynb #ca4c407f
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from .attention import causal_mask
 from .multi_head_attention import MultiHeadAttention
 
-# %% ../nbs/inspection.ipynb #fee21ce0
-INSIDE_ATTENTION = ("queries", "keys", "values", "weights", "heads")  # what has no module of its own
+# %% ../nbs/inspection.ipynb #46993d52
+INSIDE_ATTENTION = ("queries", "keys", "values", "weights", "heads")  # what has no module of its own; queries and keys as they are compared
 
 
 def plain_name(
@@ -115,7 +116,7 @@ def substitute(
         shapes = f"{tuple(value.shape)}, got {tuple(result.shape)}"
         raise ValueError(f"what replaces {name} must have its shape {shapes}") from None
 
-# %% ../nbs/inspection.ipynb #fe524972
+# %% ../nbs/inspection.ipynb #daa7b364
 @contextmanager
 def activations(
     model: nn.Module,  # any module; only ours have names inside attention
@@ -138,10 +139,12 @@ def activations(
             seen[numbered] = value
         return value
 
-    def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple, name: str) -> Tensor | tuple | None:
+    def hook(module: nn.Module, inputs: tuple, output: object, name: str) -> Tensor | tuple | None:
         if isinstance(output, Tensor):
             return notice(name, output)
-        if isinstance(output, tuple) and isinstance(output[0], Tensor):  # with weights, say
+        if isinstance(output, tuple) and isinstance(output[0], Tensor):
+            if not isinstance(module, MultiHeadAttention) and isinstance(output[-1], Tensor) and name in kept:
+                seen[f"{name}.weights"] = output[-1]  # other people's attention returns its weights behind its output
             return (notice(name, output[0]), *output[1:])
 
     try:
@@ -171,3 +174,52 @@ def watch(
             del attention.attend  # the class's own method is found again
 
     return end
+
+# %% ../nbs/inspection.ipynb #1ed89788
+class Trace(NamedTuple):
+    "Everything that happened in a run of a model, by name."
+
+    values: dict[str, Tensor]  # each activation, in the order of its making
+    gradients: dict[str, Tensor]  # of the loss, by each activation that it depends on
+    parameters: dict[str, Tensor]  # of the loss, by each parameter that it depends on
+
+
+def trace(
+    model: nn.Module,
+    call: Callable[[], Tensor | tuple[Tensor, dict[str, Tensor]]],  # runs it; returns its logits, perhaps with more to note by name
+) -> Trace:
+    "Run a model and take down all that happens; the loss is the sum of its logits, each times a number that is the same in every run."
+    with torch.enable_grad(), activations(model) as seen:
+        logits = call()
+    logits, more = logits if isinstance(logits, tuple) else (logits, {})
+    seen.update(more)
+    factors = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(logits)
+    loss = (logits * factors).sum()
+    parameters = {plain_name(name, model): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    inner = {name: value for name, value in seen.items() if value.requires_grad}
+    gradients = iter(torch.autograd.grad(loss, [*inner.values(), *parameters.values()], allow_unused=True))
+    by_value, by_parameter = ({name: g for name, g in zip(names, gradients) if g is not None} for names in (inner, parameters))
+    return Trace({name: value.detach() for name, value in seen.items()}, by_value, by_parameter)
+
+
+class Entry(NamedTuple):
+    "How far two tensors of one name lie apart."
+
+    name: str
+    absolute: float  # the largest difference
+    relative: float  # the same, as a part of the largest number in the second tensor
+
+
+def ledger(
+    ours: dict[str, Tensor],
+    theirs: dict[str, Tensor],  # what it is held against; its names are looked up in ours
+) -> list[Entry]:
+    "One entry for each name; a ValueError where a name is missing or a shape differs."
+    entries = []
+    for name, expected in theirs.items():
+        if name not in ours or ours[name].shape != expected.shape:
+            found = f"shape {tuple(ours[name].shape)}" if name in ours else "nothing"
+            raise ValueError(f"{name}: {found} to hold against shape {tuple(expected.shape)}")
+        absolute = (ours[name].double() - expected.double()).abs().max().item()
+        entries.append(Entry(name, absolute, absolute / max(expected.abs().max().item(), 1e-300)))
+    return entries
