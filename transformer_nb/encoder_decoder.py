@@ -128,7 +128,7 @@ def train_pairs(
         raise FloatingPointError(f"the loss became {losses[wrong - 1]} at step {wrong}: lower factor, or give it more warmup")
     return losses
 
-# %% ../nbs/10_encoder_decoder.ipynb #bf295068
+# %% ../nbs/10_encoder_decoder.ipynb #ce6ffef7
 class TargetReader:
     "A source, encoded once, and a decoder that is asked again and again for the token after what is written so far."
 
@@ -156,7 +156,8 @@ class TargetReader:
     ) -> Float[Tensor, "batch vocab"]:
         "The logits of the next token of each text."
         new = text if self.cache is None else text[:, len(self.cache[0][0]) :]
-        return self.model.decode(new, self.memory, self.mask, cache=self.cache)[:, -1].float()
+        logits = self.model.decode(new, self.memory, self.mask, cache=self.cache)[:, -1]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too little for a sum
 
     def reorder(
         self,
@@ -231,7 +232,7 @@ def paper_length_penalty(
     "((5 + length) / 6)^0.6: what a sum of log-probabilities is divided by (Wu et al., 2016, equation 14; alpha as in section 6.1 of the paper)."
     return ((5 + length) / 6) ** 0.6
 
-# %% ../nbs/10_encoder_decoder.ipynb #bdf1e841
+# %% ../nbs/10_encoder_decoder.ipynb #7bc12514
 @torch.no_grad()
 def beam_search(
     model: nn.Module,  # an `EncoderDecoder`, in evaluation mode
@@ -274,12 +275,12 @@ def beam_search(
 
 
 def keep_best(
-    finished: Int[Tensor, "batch beam total"],  # texts, filled up at the end
+    finished: Int[Tensor, "batch beam longer"],  # texts, filled up at the end
     score: Float[Tensor, "batch beam"],
     new: Int[Tensor, "batch beam position"],
     new_score: Float[Tensor, "batch beam"],  # minus infinity for what does not count
     stop: int,  # the token to fill up with
-) -> tuple[Int[Tensor, "batch beam total"], Float[Tensor, "batch beam"]]:
+) -> tuple[Int[Tensor, "batch beam longer"], Float[Tensor, "batch beam"]]:
     "As many texts as before, the best of old and new ones, the best first."
     new = F.pad(new, (0, finished.shape[-1] - new.shape[-1]), value=stop)
     score, kept = torch.cat((score, new_score), dim=1).topk(finished.shape[1])
