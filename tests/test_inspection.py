@@ -66,7 +66,7 @@ def test_masks_are_kept_and_empty_rows_are_zeros(options):
 
 
 def test_weights_that_were_asked_for_are_heard_too():
-    attention, x = MultiHeadAttention(8, 2), torch.randn(2, 5, 8)
+    attention, x = MultiHeadAttention(8, 2), torch.randn(3, 5, 8)
     with activations(attention, "output", "output.weights") as seen:
         output, weights = attention(x, need_weights=True)
     assert output is seen["output"] and weights is seen["output.weights"]

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from transformer_nb.attention import causal_mask, padding_mask
+from transformer_nb.encoder_decoder import beam_search, greedy_decode
 from transformer_nb.generation import generate
 from transformer_nb.pretrained import (
     FAMILIES,
@@ -444,8 +445,25 @@ def test_an_activation_is_the_same_by_both_names(name):
     assert (theirs(x) - ACTIVATIONS[HUGGINGFACE_ACTIVATIONS[name]](x)).abs().max() < 1e-7
 
 
-# The same tokens.
+# The same tokens. The model must have something to say: with a tied head and small embeddings it would repeat one token.
 
+
+def talkative(family, **options):
+    "A model with large embeddings and a head of its own, so that what it writes depends on what it read and wrote."
+    model = MODELS[family](tie_word_embeddings=False, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(std=0.1).add_(float(name.endswith("weight")))
+            elif parameter.requires_grad:
+                large = any(part in name for part in ("embed", "wte", "wpe"))
+                parameter.normal_(std=2.0 if large else 0.7 if "lm_head" in name else 0.2 if family == "marian" else 0.4)
+    return model.eval()
+
+
+def says_something(texts):
+    "Whether texts differ from each other and within themselves."
+    return len(set(map(tuple, texts))) > 1 and len({token for text in texts for token in text}) > 5
 
 def left_padded(prompts):
     "Prompts filled up on the left, and which of their tokens are real."
@@ -458,19 +476,20 @@ def left_padded(prompts):
 @pytest.mark.parametrize("seed", range(3))
 def test_greedy_text_is_the_same_token_for_token(family, seed):
     torch.manual_seed(seed)
-    theirs = random_weights(MODELS[family]())
-    ours, prompts = from_huggingface(theirs), [indices(n) for n in (3, 6, 1)]
+    theirs, prompts = talkative(family), [indices(n) for n in (3, 6, 1)]
+    ours = from_huggingface(theirs)
     padded, attended = left_padded(prompts)
     options = dict(attention_mask=attended, max_new_tokens=11, do_sample=False, eos_token_id=None, pad_token_id=0)
     for cache in (True, False):
         expected = theirs.generate(padded, use_cache=cache, **options)[:, 6:].tolist()
         written = generate(ours, prompts, 11, temperature=0, use_cache=cache)
+        assert says_something(expected)
         assert [text[len(p) :].tolist() for text, p in zip(written, prompts)] == expected
 
 
 def test_a_text_ends_where_the_other_library_ends_it():
-    theirs = random_weights(MODELS["gpt2"]()).double()
-    ours, prompts = from_huggingface(theirs), [indices(n) for n in (3, 6, 1)]
+    theirs, prompts = talkative("gpt2").double(), [indices(n) for n in (3, 6, 1)]
+    ours = from_huggingface(theirs)
     padded, attended = left_padded(prompts)
     free = theirs.generate(padded, attention_mask=attended, max_new_tokens=11, do_sample=False, eos_token_id=None, pad_token_id=0)
     stop = free[0, 9].item()  # a token that one of them writes
@@ -479,6 +498,34 @@ def test_a_text_ends_where_the_other_library_ends_it():
     for text, prompt, row in zip(written, prompts, expected[:, 6:].tolist()):
         end = row.index(stop) + 1 if stop in row else len(row)
         assert text[len(prompt) :].tolist() == row[:end]
+
+
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
+@pytest.mark.parametrize("n_beams, power, early", [(1, 1.0, False), (2, 1.0, True), (3, 0.6, False), (4, 2.0, True), (5, 0.3, False)])
+@pytest.mark.parametrize("seed", [16, 18, 20, 34])  # those among 40 whose translations differ most
+def test_a_translation_is_the_same_token_for_token(seed, n_beams, power, early, use_cache):
+    torch.manual_seed(seed)
+    theirs = talkative("marian").double()
+    theirs.final_logits_bias[0, 1] += 3.0  # so that texts end, and not all at once
+    source, mask = indices(6, 9), padding_mask([9, 6, 1, 8, 3, 9], 9)
+    ours = from_huggingface(theirs)
+    source = source.masked_fill(~mask[:, 0], 0)
+    expected = theirs.generate(
+        source, attention_mask=mask[:, 0].long(), max_new_tokens=10, num_beams=n_beams, do_sample=False, length_penalty=power,
+        early_stopping=early, use_cache=use_cache, forced_eos_token_id=None, bad_words_ids=None,
+    )  # fmt: skip
+    texts = [until_stop(row) for row in expected[:, 1:].tolist()]
+    assert says_something(texts) and len(set(map(len, texts))) > 2
+    options = dict(start=0, stop=1, source_mask=mask, use_cache=use_cache)
+    given = [beam_search(ours, source, 10, n_beams=n_beams, length_penalty=lambda n: n**power, early_stopping=early, **options)[0]]
+    given += [greedy_decode(ours, source, 10, **options)] if n_beams == 1 else []
+    for found in given:
+        assert [until_stop(row) for row in found.tolist()] == texts
+
+
+def until_stop(row):
+    "A text up to and with the token that ends it."
+    return row[: row.index(1) + 1] if 1 in row else row
 
 
 # The way back.
