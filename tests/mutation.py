@@ -86,7 +86,8 @@ inspection
     if is_causal: -> if False:  # who watches lifts the mask
     masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while watched
     F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
-    return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns beside is lost
+    return (notice(name, output[0]), *output[1:]) -> return notice(name, output[0])  # what a module returns beside is lost
+    return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns with something beside cannot be replaced
     if name in kept: -> if True:  # more is kept than was asked for
     del attention.attend -> pass  # the fused kernel does not come back
     self.watchers: -> self.watchers[:1]:  # one watcher at a time

@@ -70,6 +70,9 @@ def test_weights_that_were_asked_for_are_heard_too():
     with activations(attention, "output", "output.weights") as seen:
         output, weights = attention(x, need_weights=True)
     assert output is seen["output"] and weights is seen["output.weights"]
+    with activations(attention, replace={"output": 2.0}):
+        replaced, same = attention(x, need_weights=True)
+    assert replaced.eq(2.0).all() and same.equal(weights)
 
 
 def test_nothing_is_kept_that_was_not_asked_for():

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from .attention import causal_mask
 from .multi_head_attention import MultiHeadAttention
 
-# %% ../nbs/inspection.ipynb #46993d52
-INSIDE_ATTENTION = ("queries", "keys", "values", "weights", "heads")  # what has no module of its own; queries and keys as they are compared
+# %% ../nbs/inspection.ipynb #8ac03ca7
+INSIDE_ATTENTION = ("queries", "keys", "values", "weights", "heads")  # no module returns these
 
 
 def plain_name(
@@ -89,7 +89,7 @@ class WatchedAttention:
         dropout = 0.0 if need_weights else self.attention.dropout
         return self.notice("heads", F.dropout(weights, dropout, self.attention.training) @ v), weights
 
-# %% ../nbs/inspection.ipynb #bd414fe8
+# %% ../nbs/inspection.ipynb #4535c1c2
 def matching(
     patterns: tuple[str, ...],  # with * and ?
     names: list[str],
@@ -109,14 +109,14 @@ def substitute(
     new: Callable[[Tensor], Tensor] | Tensor | float,  # a function of it, or what to put in its place
 ) -> Tensor:
     "What takes the place of a value; a ValueError where its shape does not fit."
-    result = new(value) if callable(new) else torch.as_tensor(new, dtype=value.dtype, device=value.device)
+    result = torch.as_tensor(new(value) if callable(new) else new, dtype=value.dtype, device=value.device)
     try:
         return result.expand(value.shape)
     except RuntimeError:
         shapes = f"{tuple(value.shape)}, got {tuple(result.shape)}"
         raise ValueError(f"what replaces {name} must have its shape {shapes}") from None
 
-# %% ../nbs/inspection.ipynb #daa7b364
+# %% ../nbs/inspection.ipynb #228dcc22
 @contextmanager
 def activations(
     model: nn.Module,  # any module; only ours have names inside attention
@@ -125,17 +125,21 @@ def activations(
 ) -> Iterator[dict[str, Tensor]]:
     "While it lasts, what each named part of the model returns is kept in a dictionary, and replaced where that is asked for."
     names, replace = activation_names(model), replace or {}
-    kept = matching(patterns or (() if replace else ("*",)), names)
-    heard = kept | matching(tuple(replace), names)
-    seen, calls, undo = {}, Counter(), []
+    patterns = patterns or (() if replace else ("*",))
+    heard = matching((*patterns, *replace), names)
+    seen, calls, replaced, undo = {}, Counter(), set(), []
 
     def notice(name: str, value: Tensor) -> Tensor:
         calls[name] += 1
         numbered = name if calls[name] == 1 else f"{name}:{calls[name]}"
-        for pattern, new in replace.items():
-            if fnmatchcase(name, pattern) or fnmatchcase(f"{name}:{calls[name]}", pattern):
-                value = substitute(numbered, value, new)
-        if name in kept:
+
+        def means(pattern: str) -> bool:
+            return fnmatchcase(name, pattern) or fnmatchcase(f"{name}:{calls[name]}", pattern)
+
+        for pattern in filter(means, replace):
+            value = substitute(numbered, value, replace[pattern])
+            replaced.add(pattern)
+        if any(map(means, patterns)):
             seen[numbered] = value
         return value
 
@@ -143,7 +147,7 @@ def activations(
         if isinstance(output, Tensor):
             return notice(name, output)
         if isinstance(output, tuple) and isinstance(output[0], Tensor):
-            if not isinstance(module, MultiHeadAttention) and isinstance(output[-1], Tensor) and name in kept:
+            if not isinstance(module, MultiHeadAttention) and isinstance(output[-1], Tensor) and any(fnmatchcase(name, p) for p in patterns):
                 seen[f"{name}.weights"] = output[-1]  # other people's attention returns its weights behind its output
             return (notice(name, output[0]), *output[1:])
 
@@ -155,6 +159,8 @@ def activations(
             if isinstance(module, MultiHeadAttention) and heard & {f"{name}.{part}" for part in INSIDE_ATTENTION}:
                 undo.append(watch(module, lambda part, value, name=name: notice(f"{name}.{part}", value)))
         yield seen
+        if missed := replace.keys() - replaced:
+            raise ValueError(f"nothing was replaced under {min(missed)!r}: no such part returned a tensor while the block lasted")
     finally:
         for each in reversed(undo):
             each()
