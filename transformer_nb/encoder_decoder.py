@@ -67,7 +67,7 @@ class PairTokenizer:
         ends = kept.sum(dim=1).cumsum(dim=0).tolist()
         return [text[begin:end] for begin, end in zip([0, *ends], ends)]
 
-# %% ../nbs/10_encoder_decoder.ipynb #dcd76e3e
+# %% ../nbs/10_encoder_decoder.ipynb #cda59db7
 def label_smoothing(
     logits: Float[Tensor, "*batch vocab"],
     target: Int[Tensor, "*batch"],  # the right token at each place
@@ -78,7 +78,8 @@ def label_smoothing(
     if not 0 <= epsilon < 1:
         raise ValueError(f"epsilon must be at least 0 and below 1, got {epsilon}")
     ignored = -100 if padding is None else padding
-    return F.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=ignored, label_smoothing=epsilon)
+    rows = logits.reshape(-1, logits.shape[-1])  # (..., V) -> (places, V)
+    return F.cross_entropy(rows, target.reshape(-1), ignore_index=ignored, label_smoothing=epsilon)
 
 # %% ../nbs/10_encoder_decoder.ipynb #4fc86945
 def paper_rate(
