@@ -88,7 +88,8 @@ inspection
     F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
     return (notice(name, output[0]), *output[1:]) -> return notice(name, output[0])  # what a module returns beside is lost
     return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns with something beside cannot be replaced
-    if name in kept: -> if True:  # more is kept than was asked for
+    if any(map(means, patterns)): -> if True:  # more is kept than was asked for
+    if missed := replace.keys() - replaced: -> if missed := ():  # a replacement that never happened is passed over
     del attention.attend -> pass  # the fused kernel does not come back
     self.watchers: -> self.watchers[:1]:  # one watcher at a time
 transformer
@@ -150,11 +151,33 @@ training
     self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
     self.optimizer.load_state_dict(state["optimizer"]) -> pass  # the optimizer starts anew
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+encoder_decoder
+    torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
+    going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop
+    label_smoothing=epsilon) -> label_smoothing=0.0)  # no smoothing
+    ignored = -100 if padding is None else padding -> ignored = -100  # padding counts
+    min(step**-0.5, step * warmup**-1.5) -> min(step**-0.5, step * warmup**-0.5)  # another warm-up
+    betas=(0.9, 0.98) -> betas=(0.9, 0.999)  # PyTorch's memory
+    shift_right(target, start), source_mask -> target, source_mask  # no shift
+    source_mask=(source != pad)[:, None]) -> source_mask=None)  # the filling is attended
+    label_smoothing(logits, target, epsilon, padding=pad) -> label_smoothing(logits, target, epsilon)  # the filling is counted
+    text[:, len(self.cache[0][0]) :] -> text  # everything anew, into the cache
+    memory.repeat_interleave(copies, dim=0) -> memory.repeat(copies, 1, 1)  # the source of another row
+    own.reorder(rows) -> pass  # the cache of another beam
+    total[:, 0] = 0.0 -> total[:] = 0.0  # all beams the same
+    min(2 * n_beams, -> min(n_beams,  # too few to go on
+    <= score[:, -1:] -> <= score[:, :1]  # stops too early
+    sum(s[name].double() for s in states).div(len(states)) -> states[-1][name]  # the last, not the mean
 pretrained
     "norm2": "residual2.norm", -> "norm2": "residual1.norm",  # one norm for another
     ours.norm = LayerNorm( -> LayerNorm(  # the final norm of a stack is forgotten
-    ours.to(next( -> ours.float(), (next(  # another precision
+    torch.promote_types, {weight.dtype -> lambda a, b: a, {weight.dtype  # whichever precision comes first
+    grid.clone() -> grid  # an activation that overwrites the grid is taken for another
     ours.eval() -> ours.train()  # left in training mode
+    not weights[n].equal(weights[tied[n]]) -> False  # a head that differs from what it is tied to is dropped
+    config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
+    family.aliases.get(name, name) -> name  # options under other names are not read
+    not (directory / files[0]).exists() -> True  # an index that was left there counts more than the file
     "gelu_new": "gelu_tanh" -> "gelu_new": "gelu"  # the exact function for its approximation
     layer_norm_epsilon=1e-5 -> layer_norm_epsilon=1e-6  # another default
     weight = weight.T -> pass  # matrices not turned

@@ -191,6 +191,30 @@ def test_a_name_that_is_not_there_is_answered_with_its_neighbours(where):
     assert untouched(model)
 
 
+def test_a_replacement_that_never_happens_is_an_error():
+    model = small_language_model()
+    for name in ("layers.0:2", "layers.0:x"):
+        with pytest.raises(ValueError, match=f"nothing was replaced under '{name}'"):
+            with activations(model, replace={name: 0.0}):
+                model(indices(2, 6))
+    assert untouched(model)
+
+
+def test_one_call_of_several_can_be_read():
+    model = small_encoder_decoder()
+    with activations(model, "embedding:2") as seen:
+        model(indices(1, 4), indices(1, 3))
+    assert list(seen) == ["embedding:2"] and seen["embedding:2"].shape[1] == 3
+
+
+@pytest.mark.parametrize("new", [0, 0.0, lambda x: 0.0, lambda x: x.numpy(force=True) * 0, lambda x: torch.zeros(8, dtype=torch.float64)])
+def test_a_replacement_may_be_any_number(new):
+    model, ids = small_language_model(norm_first=True), indices(2, 6)
+    with activations(model, "layers.0.residual1", "embedding", replace={"layers.0.attention": new}) as seen:
+        model(ids)
+    assert seen["layers.0.residual1"].equal(seen["embedding"])
+
+
 def test_a_replacement_of_another_shape_is_refused():
     model = small_language_model()
     with pytest.raises(ValueError, match=r"replaces layers.0 must have its shape \(2, 6, 8\), got \(5,\)"):

@@ -137,6 +137,43 @@ def test_what_has_no_counterpart_of_torchs_is_refused(make, says):
         from_torch(make())
 
 
+class Subclass(nn.TransformerEncoderLayer):
+    "Somebody's own layer."
+
+
+def with_part(layer, **parts):
+    for name, part in parts.items():
+        setattr(layer, name, part)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: layer("Encoder", activation=nn.ReLU6(inplace=True)), "the activation ReLU6"),
+        (lambda: layer("Encoder", activation=nn.Hardtanh(0.0, 10.0)), "the activation Hardtanh"),
+        (lambda: layer("Encoder", activation=nn.GLU()), "the activation GLU"),
+        (lambda: with_part(layer("Encoder"), norm2=nn.RMSNorm(12)), "norm2: kind='RMSNorm'"),
+        (lambda: with_part(layer("Encoder"), norm2=nn.LayerNorm(12, 1e-2)), "norm2: eps=0.01 cannot be converted, only eps=1e-05"),
+        (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 4)), "multihead_attn: num_heads=4"),
+        (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 3, add_zero_attn=True)), "add_zero_attn=True"),
+        (lambda: Subclass(12, 3), "from_torch takes .*, got Subclass"),
+        (lambda: nn.TransformerEncoder(Subclass(12, 3, batch_first=True), 1, enable_nested_tensor=False), "a layer of kind Subclass"),
+        (lambda: nn.TransformerDecoder(layer("Decoder"), 0), "a stack without layers"),
+    ],
+)
+def test_a_replaced_part_is_not_taken_for_the_usual_one(make, says):
+    with pytest.raises(ValueError, match=says):
+        from_torch(make())
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(inplace=True), nn.Mish(inplace=True), nn.ReLU(inplace=True)])
+def test_an_activation_that_writes_into_its_input_is_known_too(activation):
+    theirs = randomize(layer("Encoder", activation=activation))
+    x = torch.randn(2, 5, 12)
+    assert_same(from_torch(theirs)(x), theirs(x))
+
+
 def test_layers_of_a_stack_must_be_alike():
     theirs = nn.TransformerDecoder(layer("Decoder"), 2)
     theirs.layers[1] = layer("Decoder", dim_feedforward=24)
@@ -152,7 +189,7 @@ def test_pouring_leaves_nothing_over():
         pour(model, {name: w for name, w in weights.items() if name != "layers.1.attention.out_proj.bias"})
     with pytest.raises(ValueError, match="weights head.bias have no place here"):
         pour(model, {**weights, "head.bias": torch.zeros(13)})
-    with pytest.raises(ValueError, match=r"norm.bias must have shape \(8,\), got \(9,\)"):
+    with pytest.raises(ValueError, match=r"weights norm.bias have another shape: \(8,\) is wanted, \(9,\) was given"):
         pour(model, {**weights, "norm.bias": torch.zeros(9)})
 
 
@@ -360,6 +397,85 @@ def rewrite(directory, change):
     save_file({name: w.clone() for name, w in change(weights).items()}, directory / "model.safetensors")
 
 
+def reconfigure(directory, **options):
+    "The configuration of a directory, changed."
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **options}))
+
+
+def only_index(directory, content):
+    "An index, and no whole file beside it."
+    (directory / "model.safetensors").unlink()
+    (directory / "model.safetensors.index.json").write_text(content)
+
+
+def test_a_whole_file_counts_more_than_an_index_that_was_left_there(saved):
+    model, directory = saved
+    (directory / "model.safetensors.index.json").write_text('{"weight_map": {"x": "gone.safetensors"}}')
+    ids = indices(2, 9)
+    assert_same(from_huggingface(directory)(ids), model(ids).logits)
+
+
+def test_options_may_have_their_other_names(saved):
+    model, directory = saved
+    config = json.loads((directory / "config.json").read_text())
+    for usual, other in dict(n_embd="hidden_size", n_head="num_attention_heads", n_layer="num_hidden_layers").items():
+        config[other] = config.pop(usual)
+    (directory / "config.json").write_text(json.dumps(config))
+    ids = indices(2, 9)
+    assert_same(from_huggingface(directory)(ids), model(ids).logits)
+
+
+@families
+def test_nothing_is_shared_with_the_original(family):
+    theirs = random_weights(MODELS[family]())
+    before = {name: w.clone() for name, w in theirs.state_dict().items()}
+    for parameter in from_huggingface(theirs).parameters():
+        parameter.data.zero_()
+    assert all(w.equal(before[name]) for name, w in theirs.state_dict().items())
+
+
+def test_a_head_that_is_not_what_it_is_tied_to_is_refused():
+    theirs = MODELS["gpt2"]()
+    theirs.lm_head = nn.Linear(15, 37, bias=False)
+    with pytest.raises(ValueError, match="weights head.weight differ from those that they are tied to"):
+        from_huggingface(theirs)
+
+
+@pytest.mark.parametrize("part", ["encoder.embed_tokens", "encoder.embed_positions"])
+def test_a_translator_whose_tables_are_not_what_its_configuration_says_is_refused(part):
+    theirs = MODELS["marian"]()
+    side, table = part.split(".")
+    theirs.model.encoder.embed_tokens = nn.Embedding(37, 15) if table == "embed_tokens" else theirs.model.encoder.embed_tokens
+    if table == "embed_positions":
+        theirs.model.encoder.embed_positions.weight.data.add_(1.0)
+    with pytest.raises(ValueError, match="Marian: .*(share one|no sinusoids)"):
+        from_huggingface(theirs)
+
+
+def test_mixed_precisions_become_the_one_that_holds_them_all():
+    theirs = MODELS["gpt2"]()
+    theirs.transformer.wte.bfloat16()
+    assert {p.dtype for p in from_huggingface(theirs).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("rope", [{"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}])
+@pytest.mark.parametrize("saved", ["llama"], indirect=True)
+def test_an_old_way_to_stretch_the_rotation_is_refused_too(saved, rope):
+    reconfigure(saved[1], **rope)
+    with pytest.raises(ValueError, match="Llama: rope_type='(linear|dynamic)'"):
+        from_huggingface(saved[1])
+
+
+@pytest.mark.parametrize("saved", ["llama"], indirect=True)
+@pytest.mark.parametrize("rope", [{"rope_type": "default"}, None])
+def test_a_rotation_without_a_base_has_the_usual_one(saved, rope):
+    model, directory = saved
+    reconfigure(directory, rope_parameters=rope)
+    ids = indices(2, 9)
+    torch.testing.assert_close(from_huggingface(directory)(ids), model(ids).logits, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("saved", ["gpt2"], indirect=True)
 def test_old_files_without_prefix_and_with_masks_are_read(saved):
     model, directory = saved
@@ -405,12 +521,19 @@ def test_what_a_configuration_leaves_unsaid_has_the_value_of_the_library(saved):
         (lambda d: (d / "config.json").write_text("{}"), ValueError, "from_huggingface reads GPT2LMHeadModel, .* got Path|got "),
         (lambda d: (d / "config.json").write_text('{"architectures": ["T5Model"]}'), ValueError, "got T5Model"),
         (lambda d: (d / "model.safetensors").write_bytes(b"12345678" * 9), ValueError, "cannot be read"),
-        (lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../x"}}'), ValueError, "of another kind"),
-        (lambda d: (d / "model.safetensors.index.json").write_text("{}"), ValueError, "cannot be read"),
+        (lambda d: only_index(d, '{"weight_map": {"x": "../x"}}'), ValueError, "of another kind"),
+        (lambda d: only_index(d, "{}"), ValueError, "cannot be read"),
+        (lambda d: only_index(d, '{"weight_map": {"x": "x.safetensors"}}'), FileNotFoundError, "x.safetensors is missing"),
+        (lambda d: (d / "config.json").write_text('{"architectures": 7}'), ValueError, "got architectures=7 in its config.json"),
+        (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel makes no sense"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel makes no sense|have another shape"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: .300000000000, 15. is wanted"),
+        (lambda d: reconfigure(d, n_layer=4), ValueError, "weights layers.3.attention.in_proj_bias and 11 more are missing"),
+        (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are no numbers to compute with"),
         (lambda d: rewrite(d, lambda w: {n: v for n, v in w.items() if "ln_f.bias" not in n}), ValueError, "weights norm.bias are missing"),
         (lambda d: rewrite(d, lambda w: {**w, "transformer.h.0.extra.weight": torch.ones(2)}), ValueError, "h.0.extra.weight belong to no part"),
         (lambda d: rewrite(d, lambda w: {**w, "transformer.h.7.ln_1.bias": torch.ones(15)}), ValueError, "layers.7.residual1.norm.bias have no place"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias must have shape \(15,\), got \(3,\)"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias have another shape: \(15,\) is wanted, \(3,\) was given"),
     ],
 )
 def test_a_damaged_directory_is_refused_in_one_line(saved, change, error, says):
@@ -534,7 +657,7 @@ WRITABLE = [
     dict(),
     dict(bias=False),
     dict(tie_embeddings=False, d_ff=11),
-    dict(activation="relu", norm_eps=1e-2, dropout=0.2),
+    dict(activation="relu", norm_eps=1, dropout=0.2),
     dict(activation="squared_relu", n_heads=1, d_model=7, block_size=9),
 ]
 
@@ -590,6 +713,13 @@ def test_nothing_is_written_over(tmp_path):
     with pytest.raises(FileExistsError, match="is not empty: choose a new directory"):
         to_huggingface(LanguageModel(small_config()), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_neighbour_of_another_name_is_left_alone(tmp_path):
+    (tmp_path / "written.new").mkdir()
+    (tmp_path / "written.new" / "notes.txt").write_text("precious")
+    to_huggingface(LanguageModel(small_config()), tmp_path / "written")
+    assert (tmp_path / "written.new" / "notes.txt").read_text() == "precious"
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):

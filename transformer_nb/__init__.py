@@ -52,7 +52,16 @@ from .attention import (
 )
 from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
-from .encoder_decoder import average_weights, beam_search, greedy_decode, label_smoothing, paper_rate
+from .encoder_decoder import (
+    PairTokenizer,
+    average_weights,
+    beam_search,
+    greedy_decode,
+    label_smoothing,
+    paper_length_penalty,
+    paper_rate,
+    train_pairs,
+)
 from .generation import KeyValueCache, generate
 from .inspection import activation_names, activations
 from .layer_norm import LayerNorm
@@ -110,6 +119,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositionalEncoding",
     "MultiHeadAttention",
+    "PairTokenizer",
     "RotaryPositionalEncoding",
     "SinusoidalPositionalEncoding",
     "TokenEmbedding",
@@ -134,6 +144,7 @@ __all__ = [
     "load_tokenizer",
     "next_token_windows",
     "padding_mask",
+    "paper_length_penalty",
     "paper_rate",
     "save_checkpoint",
     "scaled_dot_product_attention",
@@ -142,4 +153,5 @@ __all__ = [
     "sinusoidal_encoding",
     "to_huggingface",
     "train",
+    "train_pairs",
 ]

@@ -649,7 +649,7 @@ def translated(
             found[name.replace(".query.", ".in_proj_")] = torch.cat([found.pop(kind) for kind in kinds])
     return found
 
-# %% ../nbs/11_pretrained.ipynb #42f81a37
+# %% ../nbs/11_pretrained.ipynb #5aa300a5
 def read_directory(
     directory: str | Path,  # with config.json and model.safetensors, or several files of weights and their index
 ) -> tuple[dict, dict[str, Tensor]]:
@@ -702,9 +702,10 @@ def from_huggingface(
     family = FAMILIES[known[0]]
     config = completed(family, config)
     try:
+        with torch.device("meta"):  # its shapes, before anything of that size is made
+            shapes = family.make(config)
         found = translated(family, config, weights)
-        with torch.device("meta"):  # whether they fit, before anything of that size is made
-            check_fit(family.make(config), found)
+        check_fit(shapes, found)
         return pour(family.make(config), found)
     except (TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
