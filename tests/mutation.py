@@ -3,6 +3,7 @@
 With words after it, only the mistakes whose line holds one of them are made.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -174,7 +175,7 @@ pretrained
     torch.promote_types, {weight.dtype -> lambda a, b: a, {weight.dtype  # whichever precision comes first
     grid.clone() -> grid  # an activation that overwrites the grid is taken for another
     ours.eval() -> ours.train()  # left in training mode
-    not weights[n].equal(weights[tied[n]]) -> False  # a head that differs from what it is tied to is dropped
+    not weights[name].equal(weights[tied[name]]) -> False  # a head that differs from what it is tied to is dropped
     config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
     family.aliases.get(name, name) -> name  # options under other names are not read
     not (directory / files[0]).exists() -> True  # an index that was left there counts more than the file
@@ -253,7 +254,7 @@ def run_tests(module: str, copy: Path) -> int:
     about_pages = ("test_repository", "test_exercises", "test_outputs", f"test_{module}")
     others = [f"tests/{p.name}" for p in sorted(Path("tests").glob("test_*.py")) if p.stem not in about_pages]
     try:
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
         return int(pytest.main([*options, own])) or int(pytest.main([*options, *others]))
     except BaseException as error:  # the child must never return to the code of its parent
         print(repr(error))
@@ -263,10 +264,13 @@ def run_tests(module: str, copy: Path) -> int:
 
 
 def main(words: list[str]) -> int:
-    import torch  # loaded once, for all the processes that are forked off
-    from transformers import BertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM, MarianMTModel  # noqa: F401
+    import beartype, hypothesis, jaxtyping, pytest, tokenizers, tqdm  # noqa: E401, F401  loaded once, for all that are forked off
+    import safetensors.torch  # noqa: F401
+    import torch
+    from transformers import BertForMaskedLM, GPT2LMHeadModel, GPT2TokenizerFast, LlamaForCausalLM, MarianMTModel  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.freeze()  # what is loaded here need not be looked through at the end of each of them
     chosen = [m for m in mutations() if not words or any(word in " ".join(m) for word in words)]
     chosen.insert(0, ("plotting", "", "", "none, so that the tests must stay green"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -9,7 +9,6 @@ __all__ = ['PairTokenizer', 'label_smoothing', 'paper_rate', 'train_pairs', 'Tar
 # %% ../nbs/10_encoder_decoder.ipynb #0028d729
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +82,7 @@ def label_smoothing(
 
 # %% ../nbs/10_encoder_decoder.ipynb #4fc86945
 def paper_rate(
-    d_model: int,  # a wider model learns more slowly
+    d_model: int,  # a wider model gets a lower rate
     step: int,  # counted from 1
     warmup: int = 4000,  # steps in which the rate grows
 ) -> float:
@@ -192,7 +191,7 @@ def greedy_decode(
             break
     return text[:, 1:]
 
-
+# %% ../nbs/10_encoder_decoder.ipynb #a2946977
 def check_decoding(
     model: nn.Module,
     source: Int[Tensor, "batch source"],
@@ -274,7 +273,7 @@ def beam_search(
     longest = int((finished[:, 0] != stop).sum(dim=1).max()) + 1
     return finished[:, 0, :longest], score[:, 0]
 
-
+# %% ../nbs/10_encoder_decoder.ipynb #cb25eb52
 def keep_best(
     finished: Int[Tensor, "batch beam longer"],  # texts, filled up at the end
     score: Float[Tensor, "batch beam"],

@@ -88,7 +88,7 @@ TORCH_NAMES = {
     },
 }  # for each of PyTorch's modules, what its parts are called here
 
-# %% ../nbs/11_pretrained.ipynb #625011cf
+# %% ../nbs/11_pretrained.ipynb #8ade355d
 def check_fit(
     ours: nn.Module,  # perhaps on the meta device, where nothing takes memory
     weights: dict[str, Tensor],  # by our names
@@ -97,18 +97,21 @@ def check_fit(
     places = {plain_name(name, ours): place for name, place in ours.named_parameters()}
     first = {id(place): name for name, place in places.items()}
     tied = {plain_name(name, ours): first[id(place)] for name, place in ours.named_parameters(remove_duplicate=False)}
-    for problem, names in {
-        "are missing": places.keys() - weights.keys(),
-        "have no place here": weights.keys() - tied.keys(),
-        "are no numbers to compute with": {n for n, w in weights.items() if not w.is_floating_point() or w.element_size() < 2},
-        "have another shape": {n for n in places.keys() & weights.keys() if places[n].shape != weights[n].shape},
-        "differ from those that they are tied to": {n for n in weights.keys() & tied.keys() if not weights[n].equal(weights[tied[n]])}
-        if places.keys() <= weights.keys() else (),
-    }.items():  # fmt: skip
+    problems = {
+        "are missing": lambda name: name not in weights,
+        "have no place here": lambda name: name not in tied,
+        "are no numbers to compute with": lambda name: not weights[name].is_floating_point() or weights[name].element_size() < 2,
+        "have another shape": lambda name: weights[name].shape != places[tied[name]].shape,
+        "differ from those that they are tied to": lambda name: not weights[name].equal(weights[tied[name]]),
+    }
+    for problem, applies in problems.items():  # each is asked only where the ones before it are out of the way
+        names = sorted(filter(applies, places.keys() | weights.keys()))
         if names:
-            name, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""
-            shapes = f": {tuple(places[name].shape)} is wanted, {tuple(weights[name].shape)} was given" if "shape" in problem else ""
-            raise ValueError(f"weights {name}{more} {problem}{shapes}")
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            shapes = ""
+            if "shape" in problem:
+                shapes = f": {tuple(places[tied[names[0]]].shape)} is wanted, {tuple(weights[names[0]].shape)} was given"
+            raise ValueError(f"weights {names[0]}{more} {problem}{shapes}")
 
 
 def pour(
