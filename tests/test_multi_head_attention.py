@@ -10,6 +10,7 @@ from torch import nn
 
 from transformer_nb.attention import causal_mask, leak_test, padding_mask
 from transformer_nb.generation import KeyValueCache
+from transformer_nb.generation import KeyValueCache
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import RotaryPositionalEncoding
 
@@ -216,3 +217,11 @@ def test_a_mask_that_does_not_fit_is_refused_where_shapes_are_checked(shape):
 def test_a_context_of_another_width_is_refused_where_shapes_are_checked():
     with pytest.raises(TypeCheckError, match="parameter 'context'"):
         MultiHeadAttention(8, 2)(torch.randn(2, 5, 8), torch.randn(2, 5, 6))
+
+
+def test_a_source_in_the_cache_is_asked_as_if_it_were_there(dtype):
+    attention = randomize(MultiHeadAttention(8, 2)).to(dtype)
+    context, cache = torch.randn(2, 5, 8, dtype=dtype), KeyValueCache(5)
+    for x in torch.randn(3, 2, 4, 8, dtype=dtype):
+        assert_same(attention(x, context, cache=cache), attention(x, context))
+    assert len(cache) == 5  # once, however often it is asked

@@ -191,3 +191,21 @@ def test_rotary_has_nothing_to_learn_and_nothing_to_save():
 def test_rotary_needs_an_even_number_of_features():
     with pytest.raises(ValueError, match="d_k must be even, got 5"):
         RotaryPositionalEncoding(10, 5)
+
+
+@pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, LearnedPositionalEncoding])
+def test_each_text_of_a_batch_may_begin_at_a_place_of_its_own(kind):
+    encoding, x = kind(10, 6), torch.randn(3, 4, 6)
+    together = encoding(x, torch.tensor([0, 5, 2]))
+    for row, offset in enumerate((0, 5, 2)):
+        assert_same(together[row], encoding(x[row], offset))
+
+
+@pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, LearnedPositionalEncoding])
+def test_a_place_before_the_first_is_taken_for_it(kind):
+    encoding, x = kind(10, 6), torch.zeros(1, 4, 6)
+    assert encoding(x, torch.tensor([-2]))[0].equal(encoding(x[0], 0)[[0, 0, 0, 1]])
+
+
+def test_sines_may_stand_before_all_cosines():
+    assert_same(sinusoidal_encoding(5, 7, interleaved=False), sinusoidal_encoding(5, 7)[:, [0, 2, 4, 6, 1, 3, 5]])

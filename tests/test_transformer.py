@@ -858,3 +858,11 @@ def test_without_causality_the_decoder_sees_the_whole_target():
     source, target = torch.randint(13, (1, 5)), torch.randint(13, (1, 6))
     assert not leak_test(lambda t: model(source, t), target)
     assert leak_test(lambda t: model(source, t, is_causal=False), target)
+
+
+@positions
+def test_a_language_model_that_reads_piece_by_piece_gives_the_same_logits(positions, dtype):
+    model, ids = small_language_model(positions=positions).to(dtype), torch.randint(13, (2, 8))
+    cache = [KeyValueCache(8) for _ in range(2)]
+    pieces = [model(piece, cache=cache) for piece in ids.split([3, 1, 2, 2], dim=1)]
+    assert_same(torch.cat(pieces, dim=1), model(ids))
