@@ -186,7 +186,9 @@ pretrained
     embedding_norm=True -> embedding_norm=False  # a BERT without the norm of its embedding
     causal=False, -> causal=True,  # one side only
     positions="sinusoidal_halves" -> positions="sinusoidal"  # sines and cosines interleaved
-    scale_embeddings=config["scale_embedding"] -> scale_embeddings=True  # scaled unasked
+    scale_embeddings="scale_embedding" -> scale_embeddings="tie_word_embeddings"  # scaled unasked
+    f"{side}_attention_heads" -> "encoder_attention_heads"  # the heads of the encoder in the decoder
+    dropout="resid_pdrop", attention_dropout="attn_pdrop" -> dropout="attn_pdrop", attention_dropout="resid_pdrop"  # the two dropouts exchanged
     rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
     rows.repeat_interleave(shared_by, dim=0) -> rows.repeat(shared_by, 1, 1)  # heads share with the wrong ones
     ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
