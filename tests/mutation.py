@@ -239,12 +239,12 @@ def survives(module: str, before: str, after: str, copy: Path) -> bool:
     file.write_text(code.replace(before, after), encoding="utf-8")
     child = os.fork()
     if child == 0:
-        os._exit(run_tests(module, copy, others=before != ""))
+        os._exit(run_tests(module, copy))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def run_tests(module: str, copy: Path, others: bool) -> int:
-    "The exit status of pytest in a copy: the module's own tests, then perhaps all that use it."
+def run_tests(module: str, copy: Path) -> int:
+    "The exit status of pytest in a copy: the module's own tests, then all that use it."
     import pytest
 
     os.chdir(copy)
@@ -254,10 +254,10 @@ def run_tests(module: str, copy: Path, others: bool) -> int:
     os.dup2(log, 2)
     own = f"tests/test_{module}.py"
     about_pages = ("test_repository", "test_exercises", "test_outputs", f"test_{module}")
-    rest = [f"tests/{p.name}" for p in sorted(Path("tests").glob("test_*.py")) if p.stem not in about_pages]
+    others = [f"tests/{p.name}" for p in sorted(Path("tests").glob("test_*.py")) if p.stem not in about_pages]
     try:
         options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
-        return int(pytest.main([*options, own])) or int(others and pytest.main([*options, *rest]))
+        return int(pytest.main([*options, own])) or int(pytest.main([*options, *others]))
     except BaseException as error:  # the child must never return to the code of its parent
         print(repr(error))
         return 1
