@@ -172,7 +172,7 @@ encoder_decoder
 pretrained
     "norm2": "residual2.norm", -> "norm2": "residual1.norm",  # one norm for another
     ours.norm = LayerNorm( -> LayerNorm(  # the final norm of a stack is forgotten
-    torch.promote_types, {weight.dtype -> lambda a, b: a, {weight.dtype  # whichever precision comes first
+    reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
     grid.clone() -> grid  # an activation that overwrites the grid is taken for another
     ours.eval() -> ours.train()  # left in training mode
     not weights[name].equal(weights[tied[name]]) -> False  # a head that differs from what it is tied to is dropped

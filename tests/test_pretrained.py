@@ -453,9 +453,10 @@ def test_a_translator_whose_tables_are_not_what_its_configuration_says_is_refuse
         from_huggingface(theirs)
 
 
-def test_mixed_precisions_become_the_one_that_holds_them_all():
+@pytest.mark.parametrize("half", ["transformer.wte", "transformer.h", "transformer.ln_f"])
+def test_mixed_precisions_become_the_one_that_holds_them_all(half):
     theirs = MODELS["gpt2"]()
-    theirs.transformer.wte.bfloat16()
+    theirs.get_submodule(half).bfloat16()
     assert {p.dtype for p in from_huggingface(theirs).parameters()} == {torch.float32}
 
 
