@@ -147,6 +147,7 @@ def test_links_lead_to_pages_that_exist():
 def test_imports_run_downhill():
     order = ["plotting", "questions", *map(module_of, PAGES), "__main__"]
     order.insert(order.index("transformer"), "inspection")
+    order.insert(order.index("multi_head_attention"), "linear")
     for module in MODULES:
         if module.stem == "__init__":
             continue

@@ -8,6 +8,7 @@ order of their imports: no module imports from a later one.
     positional_encoding    vectors that know their place
     attention              one head, masks, `leak_test`
     layer_norm             each vector to mean 0 and variance 1
+    linear                 x W^T + b, by the fastest product there is
     multi_head_attention   several heads and what mixes them
     inspection             reading and replacing what happens inside a model
     transformer            layers, stacks, models and their configuration
@@ -34,6 +35,7 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]
     train, validation  the two parts of a text
     row, column    of a matrix to look at
     feature        whatever follows batch and position
+    output         features that leave a linear layer
     beam           texts that a search keeps side by side for each source
     longer         position, after something was appended
     mask, source_mask, target_mask, memory_mask  leading axes of a mask, which broadcast

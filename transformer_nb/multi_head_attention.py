@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .attention import causal_mask, scaled_dot_product_attention
+from .linear import Linear, linear
 
 # %% ../nbs/05_multi_head_attention.ipynb #c2ef7d01
 class MultiHeadAttention(nn.Module):
@@ -31,7 +32,7 @@ class MultiHeadAttention(nn.Module):
         self.n_heads, self.dropout, self.rotary = n_heads, dropout, rotary
         self.in_proj_weight = nn.Parameter(torch.empty(3 * d_model, d_model))  # W_q, W_k, W_v in one
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * d_model)) if bias else None
-        self.out_proj = nn.Linear(d_model, d_model, bias=bias)  # W_o
+        self.out_proj = Linear(d_model, d_model, bias=bias)  # W_o
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(
@@ -79,11 +80,11 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         "Queries of x, keys and values of the context, each split into heads."
         if context is None:  # one product for all three
-            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            q, k, v = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
             return self.split(q), self.split(k), self.split(v)
         d_model = x.shape[-1]
         bias = None if self.in_proj_bias is None else self.in_proj_bias[d_model:]
-        k, v = F.linear(context, self.in_proj_weight[d_model:], bias).chunk(2, dim=-1)
+        k, v = linear(context, self.in_proj_weight[d_model:], bias).chunk(2, dim=-1)
         return self.queries(x), self.split(k), self.split(v)
 
     def queries(
@@ -93,7 +94,7 @@ class MultiHeadAttention(nn.Module):
         "What each position asks."
         d_model = x.shape[-1]
         bias = None if self.in_proj_bias is None else self.in_proj_bias[:d_model]
-        return self.split(F.linear(x, self.in_proj_weight[:d_model], bias))
+        return self.split(linear(x, self.in_proj_weight[:d_model], bias))
 
     def split(
         self,

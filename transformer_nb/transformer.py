@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .embeddings import TokenEmbedding
 from .layer_norm import LayerNorm
+from .linear import Linear
 from .multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
     LearnedPositionalEncoding,
@@ -41,8 +42,8 @@ class FeedForward(nn.Module):
         bias: bool = True,  # whether the two products add a bias
     ):
         super().__init__()
-        self.linear1 = nn.Linear(d_model, d_ff, bias=bias)
-        self.linear2 = nn.Linear(d_ff, d_model, bias=bias)
+        self.linear1 = Linear(d_model, d_ff, bias=bias)
+        self.linear2 = Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(
@@ -187,9 +188,9 @@ class GatedFeedForward(nn.Module):
         bias: bool = True,  # whether the three products add a bias
     ):
         super().__init__()
-        self.gate = nn.Linear(d_model, d_ff, bias=bias)
-        self.linear1 = nn.Linear(d_model, d_ff, bias=bias)
-        self.linear2 = nn.Linear(d_ff, d_model, bias=bias)
+        self.gate = Linear(d_model, d_ff, bias=bias)
+        self.linear1 = Linear(d_model, d_ff, bias=bias)
+        self.linear2 = Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(
@@ -449,7 +450,7 @@ def output_projection(
     embedding: Embedding,  # whose matrix is used again where the config ties them
 ) -> nn.Module:
     "From the last vector to a score for each token; without bias, as its matrix is the embedding's (section 3.4)."
-    head = nn.Linear(config.d_model, config.vocab_size, bias=config.head_bias)
+    head = Linear(config.d_model, config.vocab_size, bias=config.head_bias)
     if config.tie_embeddings:
         head.weight = embedding.tokens.weight
     return DeepHead(config, head) if config.deep_head else head
@@ -461,10 +462,10 @@ class DeepHead(nn.Module):
     def __init__(
         self,
         config: TransformerConfig,
-        projection: nn.Linear,  # from d_model to a score for each token
+        projection: Linear,  # from d_model to a score for each token
     ):
         super().__init__()
-        self.linear = nn.Linear(config.d_model, config.d_model, config.bias)
+        self.linear = Linear(config.d_model, config.d_model, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.norm = config.make_norm(config.d_model)
         self.projection = projection
