@@ -69,6 +69,13 @@ layer_norm
     F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps) -> (x - x.mean(-1, True)) / (x.std(-1, False, True) + self.eps) * self.weight + (0 if self.bias is None else self.bias)  # epsilon outside the root
     self.weight, self.bias, self.eps) -> self.weight, None, self.eps)  # no bias
     self.weight, self.bias, self.eps) -> self.weight, self.bias)  # another epsilon
+linear
+    linear(gradient, weight.t()) -> linear(gradient, weight.t() * 2)  # another gradient of the input
+    product_of_columns(rows, x.flatten(0, -2)) -> product_of_columns(rows, x.flatten(0, -2)) * 2  # another gradient of the weights
+    rows.sum(0) -> rows.mean(0)  # another gradient of the bias
+    x, weight, bias = autocast(x), autocast(weight), None if bias is None else autocast(bias) -> pass  # autocast is not heard
+    and x.dtype != torch.float64 ->   # float64 is rounded
+    and not is_watched() ->   # a counter of operations sees nothing
 multi_head_attention
     .unflatten(-1, (self.n_heads, -1)).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
     heads.transpose(1, 2).flatten(2) -> heads.reshape(heads.shape[0], heads.shape[2], -1)  # merged without transpose
@@ -78,10 +85,10 @@ multi_head_attention
     self.dropout if self.training else 0.0 -> self.dropout  # dropout left on
     self.dropout if self.training else 0.0 -> 0.0  # dropout never on
     return causal if mask is None else mask & causal, False -> return causal if mask is None else mask, False  # causal or padded, not both
-    F.linear(context, self.in_proj_weight[d_model:], bias) -> F.linear(context, self.in_proj_weight[d_model:], None)  # no bias of the context
+    linear(context, self.in_proj_weight[d_model:], bias) -> linear(context, self.in_proj_weight[d_model:], None)  # no bias of the context
     self.queries(x), cache.entries() -> self.queries(x + x), cache.entries()  # another question once the source is in the cache
-    k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
-    self.rotary(k, offset) -> self.rotary(k, 0)  # keys that forget their place
+    k, v = linear(context -> v, k = linear(context  # keys and values exchanged
+    self.turn(k, offset) -> self.turn(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 inspection
     if is_causal: -> if False:  # who watches lifts the mask
@@ -94,6 +101,11 @@ inspection
     del attention.attend -> pass  # the fused kernel does not come back
     self.watchers: -> self.watchers[:1]:  # one watcher at a time
 transformer
+    std=0.0 if config.zero_init -> std=0.02 if config.zero_init  # layers that do not begin at zero
+    torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
+    torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before
+    x[:, -1:] if last_only -> x[:, :1] if last_only  # the first position
+    qk_norm=self.qk_norm -> qk_norm=False  # the option is not handed on
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
     return x + self.dropout(sublayer(self.norm(x))) -> return self.dropout(sublayer(self.norm(x)))  # no residual
     return self.norm(x + self.dropout(sublayer(x))) -> return x + self.norm(self.dropout(sublayer(x)))  # the norm of the sublayer only
@@ -106,7 +118,7 @@ transformer
     is_causal = self.causal if is_causal is None else is_causal -> is_causal = bool(is_causal)  # no mask unless asked for
     head.weight = embedding.tokens.weight -> head.weight = nn.Parameter(embedding.tokens.weight.detach().clone())  # copied, not tied
     math.sqrt(config.d_model) if config.scale_embeddings -> config.d_model if config.scale_embeddings  # scaled by d_model
-    mask, self.config.causal, cache)) -> mask, False, cache))  # a language model without its mask
+    mask, self.config.causal, cache) -> mask, False, cache)  # a language model without its mask
     if self.embedding is not None: -> if False:  # an encoder that is handed indices and does not embed them
     offset = 0 if cache is None else len(cache[0]) -> offset = 0  # the cache forgets where it is
     memory, target_mask, source_mask, is_causal, cache)) -> memory, target_mask, None, is_causal, cache))  # the source mask is lost on the way
@@ -130,11 +142,28 @@ generation
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
     model.eval() -> pass  # written in training mode
     model.train(was_training) -> pass  # left in evaluation mode
-    cache is not None and length == text.shape[1] -> cache is not None  # the cache is kept when the window slides
-    model(window[:, seen:], **options)[:, -1] -> model(window[:, seen:], **options)[:, 0]  # the wrong position
+    use_cache and length == text.shape[1] -> use_cache  # the cache is kept when the window slides
+    model(window[:, seen:], last_only=True, **options)[:, -1] -> model(window[:, seen:], **options)[:, 0]  # the wrong position
+    mask = None if self.mask is None else self.mask[..., :end] -> mask = None  # padding is attended
+    self.places[place - self.padding] -> self.places[place].expand(len(ids), -1)  # padding counts as places, laid out
+    self.q.copy_(self.turn(self.q, place)), newest.copy_ -> newest.copy_  # only keys are turned
+    len(weight) % pieces: -> False:  # pieces of unequal size
+    parts = weight.unflatten(0, (pieces, -1)) -> parts = weight.unflatten(0, (-1, pieces)).transpose(0, 1)  # pieces mixed
+    and not heard and not replaced -> and not replaced  # who listens hears nothing
+    not heard and not replaced -> not heard  # what was put in place of a part is ignored
+    return lambda x: norm(x + sublayer(x)) -> return lambda x: x + sublayer(norm(x))  # every norm first
+    * (place > self.padding)[:, None] ->   # the filling is taken for the token before
+    self.newest = ids[:, -1] -> self.newest = ids[:, 0]  # another token before
+    before=window[:, seen - 1] if seen -> before=window[:, 0] if seen  # the first token of the text before each
+    activation(up(x)) -> up(activation(x))  # the activation before the product
+    activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
     seen - before.clamp(min=0) -> seen  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
 training
+    if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
+    (self.config.learning_rate, self.config.matrix_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
+    enabled=self.config.precision == "bf16" -> enabled=False  # bf16 is not heard
+    left = 0.5 * (1 - math.cos(math.pi * left)) -> left = left**2  # another curve
     ids[:cut], ids[cut:] -> ids[:cut], ids[cut // 2 :]  # validation on the text that was trained on
     windows[:, :-1], windows[:, 1:] -> windows[:, :-1], windows[:, :-1]  # not shifted
     torch.arange(block_size + 1) -> torch.arange(block_size + 2)  # windows of another length
@@ -142,7 +171,7 @@ training
     math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
     if p.dim() >= 2] -> ]  # gains and biases decayed, and stepped twice
     if self.config.grad_clip: -> if False:  # no clipping
-    self.optimizer.zero_grad() -> pass  # gradients add up
+    optimizer.zero_grad() -> pass  # gradients add up
     loss.backward() -> pass  # nothing is learned
     logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
     model.eval() -> pass  # evaluated with dropout
@@ -150,7 +179,7 @@ training
     if not math.isfinite(loss): -> if False:  # nan goes on
     weights_only=True -> weights_only=False  # a checkpoint may run a program
     self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
-    self.optimizer.load_state_dict(state["optimizer"]) -> pass  # the optimizer starts anew
+    optimizer.load_state_dict(saved) -> pass  # the optimizer starts anew
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
 encoder_decoder
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop

@@ -1,10 +1,12 @@
 "Data, schedule, loop and checkpoints: what comes back is what was there, and what goes wrong is said in one line."
 
+import copy
 import math
 import os
 import re
 import signal
 import threading
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from transformer_nb.training import (
     learning_rate,
     load_checkpoint,
     loss_by_position,
-    make_optimizer,
+    make_optimizers,
     next_stop,
     read_texts,
     sample_batch,
@@ -30,7 +32,7 @@ from transformer_nb.training import (
     split_text,
     train,
 )
-from transformer_nb.transformer import LanguageModel
+from transformer_nb.transformer import LanguageModel, TransformerConfig
 
 TEXT = "to be or not to be, that is the question. " * 8
 
@@ -124,7 +126,7 @@ def test_the_paper_schedule_is_equation_3():
         assert learning_rate(step - 1, config) == pytest.approx(equation_3(step)) == pytest.approx(rate, rel=1e-3)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "paper", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "paper", "constant"])
 def test_the_rate_is_highest_after_the_warmup_and_never_zero(schedule):
     config = TrainingConfig(steps=100, warmup_steps=20, schedule=schedule, learning_rate=0.5)
     rates = [learning_rate(step, config) for step in range(100)]
@@ -139,7 +141,7 @@ def test_the_cosine_ends_at_the_final_rate():
 
 def test_only_matrices_decay():
     model = small_language_model()
-    decayed, free = make_optimizer(model, TrainingConfig()).param_groups
+    decayed, free = make_optimizers(model, TrainingConfig())[0].param_groups
     assert decayed["weight_decay"] > 0 == free["weight_decay"]
     assert {p.dim() for p in free["params"]} == {1} and 1 not in {p.dim() for p in decayed["params"]}
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
@@ -455,6 +457,96 @@ def test_long_gradients_are_clipped_before_the_step(grad_clip, longest):
     def measure(*_):
         lengths.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm().item())
 
-    trainer.optimizer.register_step_pre_hook(measure)
+    trainer.optimizers[0].register_step_pre_hook(measure)
     trainer.step(0)
     assert lengths[0] > 0.1 if longest is None else abs(lengths[0] - longest) < 1e-3
+
+
+# What came since the paper: Muon, bfloat16, compilation, recipes.
+
+
+def modern(**options):
+    torch.manual_seed(0)
+    return LanguageModel(TransformerConfig.preset("modern", vocab_size=13, block_size=8, n_layers=2, n_heads=2, d_model=8, **options))
+
+
+def test_linear_decay_and_cosine_end_at_the_final_rate():
+    for schedule in ("linear", "cosine"):
+        config = TrainingConfig(steps=110, warmup_steps=10, learning_rate=2.0, schedule=schedule, final_rate=0.25)
+        rates = [learning_rate(step, config) for step in range(111)]
+        assert rates[9] == pytest.approx(2.0) and rates[110] == pytest.approx(0.5)
+        assert rates[60] == pytest.approx(1.25) and all(a >= b for a, b in pairwise(rates[9:]))
+        expected = 1.625 if schedule == "linear" else 0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi / 4))
+        assert rates[35] == pytest.approx(expected)
+
+
+def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else():
+    model, config = modern(), TrainingConfig.preset("modern", steps=5)
+    adamw, muon = make_optimizers(model, config)
+    held = [{id(p) for group in o.param_groups for p in group["params"]} for o in (adamw, muon)]
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert held[0] | held[1] == set(names) and not held[0] & held[1]
+    assert {names[i].split(".")[-2] for i in held[1]} == {"attention", "out_proj", "linear1", "linear2"}
+    assert {names[i] for i in held[0]} >= {"embedding.tokens.weight", "embedding.previous.weight", "head.weight"}
+
+
+def test_each_optimizer_has_its_own_rate():
+    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=40, learning_rate=0.5, matrix_rate=0.125, warmup_steps=4))
+    trainer.advance(2)
+    adamw, muon = trainer.optimizers
+    assert {g["lr"] for g in adamw.param_groups} == {0.25} and {g["lr"] for g in muon.param_groups} == {0.0625}
+
+
+def test_a_modern_run_that_goes_on_is_the_run_that_never_stopped():
+    ids, config = torch.randint(13, (300,)), TrainingConfig.preset("modern", steps=12)
+    whole, first, second = modern(), modern(), modern()
+    Trainer(whole, ids, config).advance(12)
+    trainer = Trainer(first, ids, config)
+    trainer.advance(5)
+    second.load_state_dict(first.state_dict())
+    goes_on = Trainer(second, ids, config)
+    goes_on.restore(copy.deepcopy(trainer.state()))
+    goes_on.advance(7)
+    assert all(a.equal(b) for a, b in zip(whole.parameters(), second.parameters()))
+
+
+def test_in_bf16_activations_are_rounded_and_weights_are_not():
+    model, seen = modern(), []
+    model.stack.layers[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    Trainer(model, torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=2, precision="bf16")).advance(1)
+    assert seen == [torch.bfloat16] and {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "modern"])
+def test_training_in_bf16_learns_as_in_float32(preset):
+    ids, losses = torch.arange(400) % 13, []
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(0)
+        model = LanguageModel(TransformerConfig.preset(preset, vocab_size=13, block_size=64, n_layers=1, n_heads=4, d_model=64, dropout=0.0))
+        trainer = Trainer(model, ids, TrainingConfig.preset(preset, steps=30, precision=precision, warmup_steps=5))
+        trainer.advance(30)
+        losses.append(sum(trainer.history.loss[-3:]) / 3)
+    assert losses[0] < 1.0 and losses[1] == pytest.approx(losses[0], abs=0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"optimizer": "sgd"}, {"precision": "fp8"}, {"matrix_rate": -1.0}])
+def test_options_that_make_no_sense_are_named(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} must be .*{wrong[name]}"):
+        TrainingConfig(**wrong)
+
+
+def test_without_muon_in_torch_the_error_says_so(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match="has no Muon: install 2.9 or newer, or use adamw"):
+        TrainingConfig(optimizer="muon")
+
+
+def test_compiled_is_asked_of_the_compiler(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
+    model, ids = modern(), torch.randint(13, (200,))
+    Trainer(model, ids, TrainingConfig(steps=2))
+    assert not asked
+    Trainer(model, ids, TrainingConfig(steps=2, compile=True)).advance(2)
+    assert asked == [model]

@@ -710,7 +710,7 @@ def test_an_unknown_activation_is_named_beside_the_known():
 
 
 def test_an_unknown_preset_is_named_beside_the_known():
-    with pytest.raises(ValueError, match="gpt2, paper, got 'bert'"):
+    with pytest.raises(ValueError, match="gpt2, modern, paper, got 'bert'"):
         TransformerConfig.preset("bert")
 
 

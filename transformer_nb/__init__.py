@@ -37,6 +37,7 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]
     feature        whatever follows batch and position
     output         features that leave a linear layer
     beam           texts that a search keeps side by side for each source
+    asked          position, or the last one alone
     longer         position, after something was appended
     mask, source_mask, target_mask, memory_mask  leading axes of a mask, which broadcast
 

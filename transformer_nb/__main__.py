@@ -77,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace the checkpoint in DIR, if there is one")
     train.add_argument("--tokenizer", choices=("char", "bpe"), default="char", help="one token per character, or byte pairs [char]")
     train.add_argument("--bpe-vocab-size", type=int, default=512, metavar="INT", help="tokens of the byte-pair tokenizer [512]")
-    train.add_argument("--preset", choices=sorted(PRESETS), default="gpt2", help="where the model's options start [gpt2]")
+    train.add_argument("--preset", choices=sorted(PRESETS), default="modern", help="where the options of model and training start [modern]")
     add_options(train, TrainingConfig, "training")
     add_options(train, TransformerConfig, "model", skip=("vocab_size",))
     write = commands.add_parser(
@@ -116,7 +116,7 @@ def run_training(
     else:
         kind = CharTokenizer if arguments.tokenizer == "char" else BPETokenizer
         tokenizer = kind.from_text(text) if kind is CharTokenizer else kind.from_text(text, arguments.bpe_vocab_size)
-    config = TrainingConfig(**training_options)
+    config = TrainingConfig(**training_options) if arguments.resume else TrainingConfig.preset(arguments.preset, **training_options)
     ids, validation_ids = split_text(tokenizer.encode(text))
     if not arguments.resume:
         torch.manual_seed(config.seed)

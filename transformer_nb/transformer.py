@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .embeddings import TokenEmbedding
 from .layer_norm import LayerNorm
-from .linear import Linear
+from .linear import Linear, autocast
 from .multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
     LearnedPositionalEncoding,
@@ -94,9 +94,10 @@ class EncoderLayer(nn.Module):
         norm: Callable[[int], nn.Module] = LayerNorm,  # from d_model to a module that normalizes
         rotary: nn.Module | None = None,  # turns queries and keys by their place
         feed_forward: Callable[..., nn.Module] = FeedForward,  # made with (d_model, d_ff, activation, bias)
+        qk_norm: bool = False,  # whether queries and keys of the self-attention are normalized
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary)
+        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary, qk_norm)
         self.feed_forward = feed_forward(d_model, d_ff, activation, bias)
         self.residual1 = Residual(norm(d_model), dropout, norm_first)
         self.residual2 = Residual(norm(d_model), dropout, norm_first)
@@ -129,11 +130,12 @@ class DecoderLayer(nn.Module):
         norm: Callable[[int], nn.Module] = LayerNorm,  # from d_model to a module that normalizes
         rotary: nn.Module | None = None,  # turns queries and keys of the self-attention by their place
         feed_forward: Callable[..., nn.Module] = FeedForward,  # made with (d_model, d_ff, activation, bias)
+        qk_norm: bool = False,  # whether queries and keys of the self-attention are normalized
         causal: bool = True,  # whether a position of the target sees only itself and what came before, unless a call says otherwise
     ):
         super().__init__()
         self.causal = causal
-        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary)
+        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary, qk_norm)
         self.cross_attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias)
         self.feed_forward = feed_forward(d_model, d_ff, activation, bias)
         self.residual1 = Residual(norm(d_model), dropout, norm_first)
@@ -174,7 +176,7 @@ class RMSNorm(nn.Module):
         x: Float[Tensor, "*batch d_model"],
     ) -> Float[Tensor, "*batch d_model"]:
         "Each vector divided by its own root mean square."
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class GatedFeedForward(nn.Module):
@@ -212,7 +214,8 @@ def squared_relu(
     x: Float[Tensor, "*batch d_ff"],
 ) -> Float[Tensor, "*batch d_ff"]:
     "The square of what is positive (So et al., 2021)."
-    return F.relu(x).square()
+    positive = F.relu(x)
+    return positive * positive  # whose gradient takes half the time of that of a power
 
 # %% ../nbs/06_transformer.ipynb #983dc62c
 def option(
@@ -238,6 +241,10 @@ ACTIVATIONS = {
 }
 PRESETS = {
     "gpt2": dict(dropout=0.1),  # and the defaults of `TransformerConfig`
+    "modern": dict(  # what chapter 12 finds to pay
+        norm="rms", positions="rotary", qk_norm=True, activation="squared_relu", bias=False, zero_init=True,
+        previous_token=True, tie_embeddings=False,
+    ),
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True, dropout=0.1),
 }
 
@@ -261,6 +268,9 @@ class TransformerConfig:
     positions: str = option("learned", "how places are told apart: sinusoidal, learned, rotary or none")
     activation: str = option("gelu", "between the two products of the feed-forward network: relu, gelu, silu, squared_relu, ...")
     gated: bool = option(False, "multiply the activation by a third product (GLU), which the feed-forward network then has")
+    qk_norm: bool = option(False, "normalize queries and keys, so that scores cannot run away")
+    zero_init: bool = option(False, "start with the last product of each sublayer at zero, so that layers begin by changing nothing")
+    previous_token: bool = option(False, "a second embedding, of the token before")
     tie_embeddings: bool = option(True, "use one matrix as embedding and as output projection")
     scale_embeddings: bool = option(False, "multiply embeddings by sqrt(d_model), as the paper does")
     causal: bool = option(True, "whether a position sees only itself and what came before; BERT sees both sides")
@@ -335,6 +345,7 @@ class TransformerConfig:
             norm=self.make_norm,
             rotary=rotary,
             feed_forward=GatedFeedForward if self.gated else FeedForward,
+            qk_norm=self.qk_norm,
         )
 
 # %% ../nbs/06_transformer.ipynb #62db39b7
@@ -411,6 +422,7 @@ class Embedding(nn.Module):
             self.positions = LearnedPositionalEncoding(config.block_size, config.d_model)
         else:  # rotary positions are the business of attention
             self.positions = NoPositionalEncoding()
+        self.previous = TokenEmbedding(config.vocab_size, config.d_model, scale) if config.previous_token else None
         self.segments = TokenEmbedding(config.n_segments, config.d_model) if config.n_segments else None
         self.norm = config.make_norm(config.d_model) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
@@ -420,27 +432,45 @@ class Embedding(nn.Module):
         ids: Int[Tensor, "batch position"],
         offset: int | Int[Tensor, "batch"] = 0,  # the place of the first position in its text, or in each text
         segments: Int[Tensor, "batch position"] | None = None,  # which sentence each token is in; by default the first
+        before: Int[Tensor, "batch"] | None = None,  # the token before the first one, where that is not at place 0
     ) -> Float[Tensor, "batch position d_model"]:
         "Dropout of the sum of embedding and position (sections 3.4, 3.5 and 5.4)."
         x = self.positions(self.tokens(ids), offset)
+        if self.previous is not None:
+            x = x + self.embed_previous(ids, offset, before)
         if self.segments is not None:
             x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
-        return self.dropout(self.norm(x))
+        return autocast(self.dropout(self.norm(x)))  # the stream of the residuals keeps this precision
+
+    def embed_previous(
+        self,
+        ids: Int[Tensor, "batch position"],
+        offset: int | Int[Tensor, "batch"],
+        before: Int[Tensor, "batch"] | None,
+    ) -> Float[Tensor, "batch position d_model"]:
+        "What the token before each one adds; nothing at place 0, which has none before it."
+        if before is None and not isinstance(offset, Tensor) and offset > 0:
+            raise ValueError(f"these tokens begin at place {offset}, and the model looks at the token before: give it as `before`")
+        first = ids[:, :1] if before is None else before[:, None]
+        vectors = self.previous(torch.cat((first, ids[:, :-1]), dim=1))
+        offset = torch.as_tensor(offset, device=ids.device).reshape(-1, 1)
+        has_one = offset + torch.arange(ids.shape[1], device=ids.device) > 0  # (B or 1, T)
+        return vectors * has_one[..., None]
 
 # %% ../nbs/06_transformer.ipynb #1872fab9
 def initialize(
     model: nn.Module,  # a model with `config`
 ) -> None:
-    "Small normal weights (GPT-2): 0.02, scaled embeddings so that they leave with variance 1, less for each residual's last product."
+    "Small normal weights (GPT-2): 0.02, scaled embeddings so that they leave with variance 1, less, or zero, for each residual's last product."
     config = model.config
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:  # gains stay 1, biases 0
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        elif name.endswith("tokens.weight") and config.scale_embeddings:
+        elif name.endswith(("tokens.weight", "previous.weight")) and config.scale_embeddings:
             nn.init.normal_(parameter, std=config.d_model**-0.5)
         elif name.endswith(("out_proj.weight", "linear2.weight")):
-            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layers))
+            nn.init.normal_(parameter, std=0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.n_layers))
         else:
             nn.init.normal_(parameter, std=0.02)
 
@@ -472,8 +502,8 @@ class DeepHead(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch position d_model"],
-    ) -> Float[Tensor, "batch position vocab"]:
+        x: Float[Tensor, "*batch d_model"],
+    ) -> Float[Tensor, "*batch vocab"]:
         "The logits of each vector."
         return self.projection(self.norm(self.activation(self.linear(x))))
 
@@ -499,12 +529,14 @@ class LanguageModel(nn.Module):
         cache: "list[KeyValueCache] | None" = None,  # of the positions before `ids`, one for each layer
         offset: int | Int[Tensor, "batch"] | None = None,  # the place of the first of `ids`; by default behind the cache
         segments: Int[Tensor, "batch position"] | None = None,  # which sentence each token is in, for models that tell
-    ) -> Float[Tensor, "batch position vocab"]:
+        before: Int[Tensor, "batch"] | None = None,  # the token before the first of `ids`, for models that look at it
+        last_only: bool = False,  # whether only the logits at the last position are wanted
+    ) -> Float[Tensor, "batch asked vocab"]:
         "The logits at each position, which depend on that position and the ones before it, unless the config sees both sides."
         if offset is None:
             offset = 0 if cache is None else len(cache[0])
-        x = self.embedding(ids, offset, segments)
-        return self.head(self.stack(x, mask, self.config.causal, cache))
+        x = self.stack(self.embedding(ids, offset, segments, before), mask, self.config.causal, cache)
+        return self.head(x[:, -1:] if last_only else x)
 
 # %% ../nbs/06_transformer.ipynb #ded02346
 class EncoderDecoder(nn.Module):
@@ -521,6 +553,8 @@ class EncoderDecoder(nn.Module):
             raise ValueError(
                 f"the decoder asks the encoder's vectors: d_model must be the same, got {config.d_model} and {self.target_config.d_model}"
             )
+        if config.previous_token or self.target_config.previous_token:
+            raise ValueError("previous_token is for language models: leave it out of an encoder-decoder")
         self.embedding = Embedding(config)  # shared by source and target (section 3.4)
         self.target_embedding = None if config.share_embeddings else Embedding(self.target_config)
         self.encoder = Encoder(config)
