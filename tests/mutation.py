@@ -101,11 +101,9 @@ inspection
     del attention.attend -> pass  # the fused kernel does not come back
     self.watchers: -> self.watchers[:1]:  # one watcher at a time
 transformer
-    std=0.0 if config.zero_init -> std=0.02 if config.zero_init  # layers that do not begin at zero
     torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
     torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before
     x[:, -1:] if last_only -> x[:, :1] if last_only  # the first position
-    qk_norm=self.qk_norm -> qk_norm=False  # the option is not handed on
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
     return x + self.dropout(sublayer(self.norm(x))) -> return self.dropout(sublayer(self.norm(x)))  # no residual
     return self.norm(x + self.dropout(sublayer(x))) -> return x + self.norm(self.dropout(sublayer(x)))  # the norm of the sublayer only

@@ -477,7 +477,7 @@ VARIANTS = {
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True),
     "modern": dict(TransformerConfig.preset("modern").__dict__, vocab_size=13),
     "llama": dict(norm="rms", positions="rotary", gated=True, activation="silu", bias=False, tie_embeddings=False),
-    "previous, post-norm": dict(previous_token=True, norm_first=False, positions="none", qk_norm=True),
+    "previous, post-norm": dict(previous_token=True, norm_first=False, positions="none"),
     "bert's parts": dict(embedding_norm=True, n_segments=2, deep_head=True, head_bias=True, final_norm=False),
 }
 

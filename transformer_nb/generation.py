@@ -173,7 +173,7 @@ class OneTokenAttention:
     ):
         self.project = product(attention.in_proj_weight, attention.in_proj_bias)
         self.out = as_function(attention.out_proj)
-        self.turn, self.turns = attention.turn, attention.qk_norm or attention.rotary is not None
+        self.turn, self.turns = attention.turn, attention.rotary is not None
 
     def look(
         self,

@@ -63,12 +63,11 @@ class MultiHeadAttention(nn.Module):
         dropout: float = 0.0,  # of the weights, while training
         bias: bool = True,  # whether the four projections add a bias
         rotary: nn.Module | None = None,  # turns queries and keys by their place, for self-attention
-        qk_norm: bool = False,  # whether each query and key is divided by its root mean square (Henry et al., 2020)
     ):
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be divisible by n_heads, got d_model={d_model} and n_heads={n_heads}")
-        self.n_heads, self.dropout, self.rotary, self.qk_norm = n_heads, dropout, rotary, qk_norm
+        self.n_heads, self.dropout, self.rotary = n_heads, dropout, rotary
         self.in_proj_weight = nn.Parameter(torch.empty(3 * d_model, d_model))  # W_q, W_k, W_v in one
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * d_model)) if bias else None
         self.out_proj = Linear(d_model, d_model, bias=bias)  # W_o
@@ -142,9 +141,7 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "batch head position d_k"],  # queries or keys
         offset: int,  # the place of the first position in its text
     ) -> Float[Tensor, "batch head position d_k"]:
-        "The same, normalized where the layer does so, and turned by their place where positions are rotary."
-        if self.qk_norm:
-            x = F.rms_norm(x, x.shape[-1:], eps=1e-6)
+        "The same, turned by their place where positions are rotary."
         return x if self.rotary is None else self.rotary(x, offset)
 
     def split(

@@ -725,7 +725,7 @@ def parity(
 # %% ../nbs/11_pretrained.ipynb #d5c7009e
 GPT2_HAS = dict(
     positions="learned", norm="layer", norm_first=True, final_norm=True, gated=False, scale_embeddings=False, causal=True,
-    embedding_norm=False, n_segments=0, deep_head=False, head_bias=False, qk_norm=False, previous_token=False,
+    embedding_norm=False, n_segments=0, deep_head=False, head_bias=False, previous_token=False,
 )  # fmt: skip
 
 

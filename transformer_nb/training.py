@@ -89,7 +89,7 @@ PRECISIONS = ("float32", "bf16")
 RECIPES = {
     "modern": dict(  # what chapter 12 finds to pay
         optimizer="muon", learning_rate=1e-2, matrix_rate=1e-2, warmup_steps=20, schedule="linear", final_rate=0.0,
-        weight_decay=0.0, beta2=0.95, grad_clip=0.0,
+        beta2=0.95, grad_clip=0.0,
     ),
 }
 

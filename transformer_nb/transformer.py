@@ -94,10 +94,9 @@ class EncoderLayer(nn.Module):
         norm: Callable[[int], nn.Module] = LayerNorm,  # from d_model to a module that normalizes
         rotary: nn.Module | None = None,  # turns queries and keys by their place
         feed_forward: Callable[..., nn.Module] = FeedForward,  # made with (d_model, d_ff, activation, bias)
-        qk_norm: bool = False,  # whether queries and keys of the self-attention are normalized
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary, qk_norm)
+        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary)
         self.feed_forward = feed_forward(d_model, d_ff, activation, bias)
         self.residual1 = Residual(norm(d_model), dropout, norm_first)
         self.residual2 = Residual(norm(d_model), dropout, norm_first)
@@ -130,12 +129,11 @@ class DecoderLayer(nn.Module):
         norm: Callable[[int], nn.Module] = LayerNorm,  # from d_model to a module that normalizes
         rotary: nn.Module | None = None,  # turns queries and keys of the self-attention by their place
         feed_forward: Callable[..., nn.Module] = FeedForward,  # made with (d_model, d_ff, activation, bias)
-        qk_norm: bool = False,  # whether queries and keys of the self-attention are normalized
         causal: bool = True,  # whether a position of the target sees only itself and what came before, unless a call says otherwise
     ):
         super().__init__()
         self.causal = causal
-        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary, qk_norm)
+        self.attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias, rotary)
         self.cross_attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias)
         self.feed_forward = feed_forward(d_model, d_ff, activation, bias)
         self.residual1 = Residual(norm(d_model), dropout, norm_first)
@@ -241,10 +239,7 @@ ACTIVATIONS = {
 }
 PRESETS = {
     "gpt2": dict(dropout=0.1),  # and the defaults of `TransformerConfig`
-    "modern": dict(  # what chapter 12 finds to pay
-        norm="rms", positions="rotary", qk_norm=True, activation="squared_relu", bias=False, zero_init=True,
-        previous_token=True, tie_embeddings=False,
-    ),
+    "modern": dict(positions="rotary", previous_token=True, tie_embeddings=False),  # what chapter 12 finds to pay
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True, dropout=0.1),
 }
 
@@ -268,8 +263,6 @@ class TransformerConfig:
     positions: str = option("learned", "how places are told apart: sinusoidal, learned, rotary or none")
     activation: str = option("gelu", "between the two products of the feed-forward network: relu, gelu, silu, squared_relu, ...")
     gated: bool = option(False, "multiply the activation by a third product (GLU), which the feed-forward network then has")
-    qk_norm: bool = option(False, "normalize queries and keys, so that scores cannot run away")
-    zero_init: bool = option(False, "start with the last product of each sublayer at zero, so that layers begin by changing nothing")
     previous_token: bool = option(False, "a second embedding, of the token before")
     tie_embeddings: bool = option(True, "use one matrix as embedding and as output projection")
     scale_embeddings: bool = option(False, "multiply embeddings by sqrt(d_model), as the paper does")
@@ -345,7 +338,6 @@ class TransformerConfig:
             norm=self.make_norm,
             rotary=rotary,
             feed_forward=GatedFeedForward if self.gated else FeedForward,
-            qk_norm=self.qk_norm,
         )
 
 # %% ../nbs/06_transformer.ipynb #62db39b7
@@ -461,7 +453,7 @@ class Embedding(nn.Module):
 def initialize(
     model: nn.Module,  # a model with `config`
 ) -> None:
-    "Small normal weights (GPT-2): 0.02, scaled embeddings so that they leave with variance 1, less, or zero, for each residual's last product."
+    "Small normal weights (GPT-2): 0.02, scaled embeddings so that they leave with variance 1, less for each residual's last product."
     config = model.config
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:  # gains stay 1, biases 0
@@ -470,7 +462,7 @@ def initialize(
         elif name.endswith(("tokens.weight", "previous.weight")) and config.scale_embeddings:
             nn.init.normal_(parameter, std=config.d_model**-0.5)
         elif name.endswith(("out_proj.weight", "linear2.weight")):
-            nn.init.normal_(parameter, std=0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.n_layers))
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layers))
         else:
             nn.init.normal_(parameter, std=0.02)
 
