@@ -9,7 +9,7 @@ from benchmarks import contenders, report
 from benchmarks.__main__ import CELLS
 from torch.utils.flop_counter import FlopCounterMode
 
-from transformer_nb import from_huggingface
+from transformer_nb import count_parameters, from_huggingface
 
 SIZE = contenders.Size(n_layers=2, n_heads=2, d_model=64, block_size=32, batch_size=3)
 HERE = {name: make for name, make in contenders.CONTENDERS.items() if make.package in ("torch", "transformers")}
@@ -21,7 +21,7 @@ def made():
 
 
 def test_contenders_are_of_one_size(made):
-    counts = {name: contenders.parameters(contender) for name, contender in made.items()}
+    counts = {name: count_parameters(contender.model) for name, contender in made.items()}
     contenders.check_sizes(counts)
     with pytest.raises(ValueError, match="litgpt has 1 parameters"):
         contenders.check_sizes({**counts, "litgpt": 1})

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transformer_nb import LanguageModel, MultiHeadAttention, TrainingConfig, TransformerConfig, count_parameters, generate
+from transformer_nb import LanguageModel, MultiHeadAttention, TrainingConfig, TransformerConfig, generate
 from transformer_nb.attention import causal_mask, scaled_dot_product_attention
 from transformer_nb.training import Trainer, sample_batch
 
@@ -298,10 +298,3 @@ def check_sizes(
     for name, count in counts.items():
         if abs(count / counts["ours"] - 1) > 0.02:
             raise ValueError(f"{name} has {count:,} parameters where ours has {counts['ours']:,}: no fair comparison")
-
-
-def parameters(
-    contender: Contender,
-) -> int:
-    "How many numbers it learns."
-    return count_parameters(contender.model)

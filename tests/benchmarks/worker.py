@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from .contenders import CONTENDERS, SIZES, Size, flops, parameters, scatter_weights
+from transformer_nb import count_parameters
+
+from .contenders import CONTENDERS, SIZES, Size, flops, scatter_weights
 
 STATUS = Path("/proc/self/status")
 ATTENTION = Size(n_layers=1, n_heads=4, d_model=128, block_size=4096, batch_size=1)
@@ -74,7 +76,7 @@ class Player:
         if scattered:
             scatter_weights(self.contender.model)
             self.contender.model.eval()
-        return parameters(self.contender)
+        return count_parameters(self.contender.model)
 
     def write(self, use_cache: bool, n: int | None = None) -> torch.Tensor:
         "A text that fills the window, or n tokens."
