@@ -108,7 +108,7 @@ class Bench:
             self.turns(f"a token without cache, {size}", names, "generate", False, self.chosen.seconds)
 
     def memory(self) -> None:
-        names, rounds = [name for name in self.workers if name != "machine"], min(self.chosen.rounds, 2)
+        names, rounds = [name for name in self.workers if name != "machine"], min(self.chosen.rounds, 3)
         for cell in self.cells():
             self.turns(f"peak memory, {', '.join(cell)}", names, "training_memory", *cell, rounds=rounds, fresh=True)
 

@@ -114,6 +114,7 @@ def figure(
         for i, name in enumerate(players(rows)):
             ax.loglog(list(rows), [unit * median(rounds[name]) for rounds in rows.values()], style, color=f"C{i}", label=name)
             left.legend(fontsize=8)
+    left.set_xscale("log", base=2)
     left.set(title="attention and its gradient", xlabel="tokens in the window", ylabel="milliseconds (solid)")
     right.set(ylabel="megabytes (dotted)")
     right.grid(visible=False)
