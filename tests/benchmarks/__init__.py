@@ -1,0 +1,1 @@
+"How fast, how small: this package beside others, on the machine at hand. `make bench`, or `python -m tests.benchmarks --help`."
