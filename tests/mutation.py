@@ -77,7 +77,7 @@ linear
     and x.dtype != torch.float64 ->   # float64 is rounded
     and not is_watched() ->   # a counter of operations sees nothing
 multi_head_attention
-    .unflatten(-1, (self.n_heads, -1)).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
+    .view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
     heads.transpose(1, 2).flatten(2) -> heads.reshape(heads.shape[0], heads.shape[2], -1)  # merged without transpose
     self.out_proj(heads.transpose(1, 2).flatten(2)) -> heads.transpose(1, 2).flatten(2)  # no W_o
     F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal) -> F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=x.shape[-1] ** -0.5)  # scale by d_model
@@ -139,7 +139,7 @@ generation
     return self.k[:, :, : self.length], self.v[:, :, : self.length] -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
     model.eval() -> pass  # written in training mode
-    model.train(was_training) -> pass  # left in evaluation mode
+    if was_training: -> if False:  # left in evaluation mode
     use_cache and length == text.shape[1] -> use_cache  # the cache is kept when the window slides
     model(window[:, seen:], last_only=True, **options)[:, -1] -> model(window[:, seen:], **options)[:, 0]  # the wrong position
     mask = None if self.mask is None else self.mask[..., :end] -> mask = None  # padding is attended
@@ -147,8 +147,8 @@ generation
     self.q.copy_(self.turn(self.q, place)), newest.copy_ -> newest.copy_  # only keys are turned
     len(weight) % pieces: -> False:  # pieces of unequal size
     parts = weight.unflatten(0, (pieces, -1)) -> parts = weight.unflatten(0, (-1, pieces)).transpose(0, 1)  # pieces mixed
-    and not heard and not replaced -> and not replaced  # who listens hears nothing
-    not heard and not replaced -> not heard  # what was put in place of a part is ignored
+    module._forward_hooks or module._forward_pre_hooks or not -> not  # who listens hears nothing
+    or not changed.isdisjoint(vars(module)) ->   # what was put in place of a part is ignored
     return lambda x: norm(x + sublayer(x)) -> return lambda x: x + sublayer(norm(x))  # every norm first
     * (place > self.padding)[:, None] ->   # the filling is taken for the token before
     self.newest = ids[:, -1] -> self.newest = ids[:, 0]  # another token before

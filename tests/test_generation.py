@@ -584,10 +584,10 @@ def test_a_larger_model_writes_the_same_with_and_without_cache(dtype):
 
 
 def test_the_settings_of_the_process_are_left_as_they_were():
-    before = torch.backends.mkldnn.enabled
+    before = torch.backends.mkldnn.enabled, torch.get_num_threads(), torch.is_grad_enabled()
     for model in (variant("gpt2", torch.float32), variant("gpt2")):
         generate(model, indices(3), 3)
-        assert torch.backends.mkldnn.enabled == before and torch.is_grad_enabled()
+        assert (torch.backends.mkldnn.enabled, torch.get_num_threads(), torch.is_grad_enabled()) == before
 
 
 def test_a_token_without_its_predecessor_is_refused():

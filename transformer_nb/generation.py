@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['keep_top_k', 'keep_top_p', 'choose', 'KeyValueCache', 'product', 'as_function', 'around', 'OneTokenAttention',
-           'LaidOutModel', 'small_operations', 'can_be_laid_out', 'generate', 'pad_left', 'reader', 'check_generation']
+           'LaidOutModel', 'few_numbers', 'can_be_laid_out', 'generate', 'pad_left', 'reader', 'check_generation']
 
 # %% ../nbs/07_generation.ipynb #22d8c0be
 import math
@@ -118,7 +118,7 @@ def product(
     "The function x -> x W^T + b for a few rows x (B, in), with the weights laid out for it; `out=` says where the result goes."
     weight, pieces = weight.detach(), max(2, torch.get_num_threads())
     if weight.numel() < 2**17 or len(weight) % pieces:
-        columns = weight.t().contiguous()  # (in, out)
+        columns = weight.t()  # (in, out)
         if bias is None:
             return lambda x, out=None: torch.mm(x, columns, out=out)
         return lambda x, out=None: torch.addmm(bias, x, columns, out=out)
@@ -226,6 +226,8 @@ class LaidOutModel:
         for layer, attention in zip(model.stack.layers, self.attentions):
             self.sublayers += [around(layer.residual1, attention), around(layer.residual2, as_function(layer.feed_forward))]
         self.norm, self.head = as_function(model.stack.norm), as_function(model.head)
+        small = sum(parameter.numel() for parameter in model.parameters()) < 2**21  # threads would wait for each other longer than they work
+        self.threads = 1 if small else torch.get_num_threads()
 
     def __len__(self) -> int:
         return self.length
@@ -263,7 +265,7 @@ class LaidOutModel:
         if self.previous is not None and place:
             x = x + self.previous(self.newest) * (place > self.padding)[:, None]
         self.newest = ids
-        with small_operations(x.dtype):
+        with few_numbers(x.dtype, self.threads):
             x = self.embedding_norm(x)
             for sublayer in self.sublayers:
                 x = sublayer(x)
@@ -271,16 +273,19 @@ class LaidOutModel:
 
 
 @contextmanager
-def small_operations(
+def few_numbers(
     dtype: torch.dtype,
+    threads: int,
 ) -> Iterator[None]:
-    "While it lasts, functions of few numbers in float32 are not handed to oneDNN, whose calls cost more than they do."
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and dtype != torch.float32
+    "While it lasts, as many threads, and functions of float32 are not handed to oneDNN, whose calls cost more than few numbers do."
+    before = torch.backends.mkldnn.enabled, torch.get_num_threads()
+    torch.backends.mkldnn.enabled = before[0] and dtype != torch.float32
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        torch.backends.mkldnn.enabled = before[0]
+        torch.set_num_threads(before[1])
 
 # %% ../nbs/07_generation.ipynb #b5fd9fbe
 def can_be_laid_out(
@@ -292,9 +297,13 @@ def can_be_laid_out(
     kinds = {Embedding, TokenEmbedding, Encoder, EncoderLayer, MultiHeadAttention, Residual}
     parts = [model, model.embedding, model.embedding.tokens, model.stack, *model.stack.layers]
     parts += [part for layer in model.stack.layers for part in (layer.attention, layer.residual1, layer.residual2)]
-    heard = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    replaced = any({"forward", "attend", "turn"} & set(vars(module)) for module in model.modules())
-    return {type(part) for part in parts[1:]} <= kinds and not heard and not replaced
+    if not {type(part) for part in parts[1:]} <= kinds:
+        return False
+    changed = {"forward", "attend", "turn"}
+    for module in model.modules():
+        if module._forward_hooks or module._forward_pre_hooks or not changed.isdisjoint(vars(module)):
+            return False
+    return True
 
 # %% ../nbs/07_generation.ipynb #7f656757
 def generate(
@@ -327,7 +336,8 @@ def generate(
                 if stop is not None and not running.any():
                     break
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
     text = text.clone()  # a tensor like any other, which can be trained on
     if not isinstance(ids, list):
         return text.reshape(*ids.shape[:-1], -1).to(ids.device)

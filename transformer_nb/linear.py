@@ -40,11 +40,12 @@ def linear(
     bias: Float[Tensor, "output"] | None = None,
 ) -> Float[Tensor, "*batch output"]:
     "x W^T + b: what `F.linear` gives, in less time where oneDNN is faster."
-    large = x.numel() * len(weight) >= 2**20  # multiplications; below, the call costs more than they do
-    if large and x.device.type == "cpu" and x.shape[-1] == weight.shape[-1] and not is_watched():
-        x, weight, bias = autocast(x), autocast(weight), None if bias is None else autocast(bias)
+    large = x.numel() * weight.shape[0] >= 2**20 * torch.get_num_threads()  # multiplications; below, the call costs more than they do
+    if large and x.device.type == "cpu" and x.shape[-1] == weight.shape[1] and not is_watched():
+        if torch.is_autocast_enabled("cpu"):
+            x, weight, bias = autocast(x), autocast(weight), None if bias is None else autocast(bias)
         if x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16) and onednn():
-            return Product.apply(x, weight, bias)
+            return Product.apply(x, weight, bias) if torch.is_grad_enabled() else onednn()(x, weight, bias)
     return F.linear(x, weight, bias)
 
 

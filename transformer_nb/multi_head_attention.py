@@ -149,7 +149,7 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "batch position d_model"],
     ) -> Float[Tensor, "batch head position d_k"]:
         "Each vector cut into heads."
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
+        return x.view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
 
     def merge(
         self,

@@ -65,7 +65,7 @@ class Residual(nn.Module):
     ):
         super().__init__()
         self.norm, self.norm_first = norm, norm_first
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
         self,
@@ -417,7 +417,7 @@ class Embedding(nn.Module):
         self.previous = TokenEmbedding(config.vocab_size, config.d_model, scale) if config.previous_token else None
         self.segments = TokenEmbedding(config.n_segments, config.d_model) if config.n_segments else None
         self.norm = config.make_norm(config.d_model) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
         self,

@@ -35,7 +35,7 @@ class Size:
         return TransformerConfig(VOCABULARY, self.block_size, self.n_layers, self.n_heads, self.d_model)
 
 
-SIZES = {"S": Size(4, 4, 128, 64, 12), "M": Size(6, 6, 384, 256, 16), "tiny": Size(1, 1, 16, 8, 1)}
+SIZES = {"S": Size(4, 4, 128, 64, 12), "M": Size(6, 6, 384, 256, 16), "one layer": Size(1, 4, 128, 64, 12)}
 
 
 class Contender:
