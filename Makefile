@@ -22,7 +22,7 @@ lab: .venv/ready
 	$(BIN)/jupyter lab nbs/index.ipynb
 
 train: .venv/ready
-	$(BIN)/transformer-nb train --out $(OUT) --overwrite
+	$(BIN)/transformer-nb train --out $(OUT) --overwrite --steps 600
 
 # Two pages at a time, one thread each: two processes with two threads each would get in each other's way.
 test: .venv/ready

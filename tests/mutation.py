@@ -224,6 +224,11 @@ pretrained
     refuse("GPT-2", vars(config), GPT2_HAS) -> pass  # what GPT-2 does not have is written
     or any(directory.iterdir()) -> or False  # written over what was there
     parameter.T if turned else parameter -> parameter  # written as it is stored here
+since_2017
+    int(config.steps * used / seconds) -> run.steps  # the schedule does not know the time
+    used += clock() - start -> used = clock()  # looks are counted
+    if not seconds > 0: -> if False:  # a time that is none
+    if not loss.isfinite(): -> if False:  # nan goes on
 questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else

@@ -17,6 +17,7 @@ order of their imports: no module imports from a later one.
     diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
     encoder_decoder        the paper's whole machine: label smoothing, its schedule, greedy and beam search
     pretrained             published models and PyTorch's own, in these classes, and back
+    since_2017             training for a given time; what came after the paper
     plotting               the figures that the chapters share (needs matplotlib only when it draws)
     questions              guesses and exercises, for the pages
 
@@ -76,6 +77,7 @@ from .positional_encoding import (
     sinusoidal_encoding,
 )
 from .pretrained import from_huggingface, from_torch, to_huggingface
+from .since_2017 import train_for
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,
@@ -156,5 +158,6 @@ __all__ = [
     "sinusoidal_encoding",
     "to_huggingface",
     "train",
+    "train_for",
     "train_pairs",
 ]

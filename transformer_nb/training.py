@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'PRECISIONS', 'RECIPES', 'CHECKPOINT_FILES', 'read_texts', 'split_text', 'sample_batch',
-           'TrainingConfig', 'rate', 'learning_rate', 'make_optimizers', 'choose_device', 'loss_by_position',
-           'evaluate', 'History', 'random_numbers', 'Trainer', 'interrupt_flag', 'train', 'next_stop', 'Checkpoint',
-           'prepare_directory', 'save_checkpoint', 'load_checkpoint']
+           'ngram_probabilities', 'TrainingConfig', 'rate', 'learning_rate', 'make_optimizers', 'choose_device',
+           'loss_by_position', 'evaluate', 'History', 'random_numbers', 'Trainer', 'interrupt_flag', 'train',
+           'next_stop', 'Checkpoint', 'prepare_directory', 'save_checkpoint', 'load_checkpoint']
 
 # %% ../nbs/08_training.ipynb #b87fdee5
 import json
@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -81,6 +82,30 @@ def sample_batch(
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[(starts + torch.arange(block_size + 1)).to(ids.device)]  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
+
+# %% ../nbs/08_training.ipynb #65f77da9
+def ngram_probabilities(
+    train: str,  # the text to count in
+    text: str,  # the text behind it, to judge
+    vocab_size: int,  # different characters
+    max_order: int,
+) -> list[list[float]]:
+    "For each order from 1, the probability of each character of a text, by counts that lean on the order below (absolute discounting)."
+    both, cut = train + text, len(train)
+    p, result = [1 / vocab_size] * len(text), []
+    for n in range(1, max_order + 1):
+        grams = Counter(train[i : i + n] for i in range(len(train) - n + 1))
+        totals, different = Counter(), Counter()
+        for gram, count in grams.items():
+            totals[gram[:-1]] += count
+            different[gram[:-1]] += 1
+        for i in range(len(text)):
+            gram = both[cut + i - n + 1 : cut + i + 1]
+            if total := totals[gram[:-1]]:
+                kept = max(grams[gram] - 0.75, 0) / total
+                p[i] = kept + 0.75 * different[gram[:-1]] / total * p[i]
+        result.append(list(p))
+    return result
 
 # %% ../nbs/08_training.ipynb #83653a90
 SCHEDULES = ("cosine", "linear", "paper", "constant")
