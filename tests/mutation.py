@@ -74,7 +74,7 @@ linear
     product_of_columns(rows, x.flatten(0, -2)) -> product_of_columns(rows, x.flatten(0, -2)) * 2  # another gradient of the weights
     rows.sum(0) -> rows.mean(0)  # another gradient of the bias
     x, weight, bias = autocast(x), autocast(weight), None if bias is None else autocast(bias) -> pass  # autocast is not heard
-    and x.dtype != torch.float64 ->   # float64 is rounded
+    and x.dtype != torch.float64: -> :  # float64 is rounded
     and not is_watched() ->   # a counter of operations sees nothing
 multi_head_attention
     .view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose

@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from transformer_nb.linear import Linear, Product, linear, onednn
+from transformer_nb.linear import Linear, Product, autocast, linear, onednn
 
 SHAPES = [(700, 64, 48), (2, 300, 128, 65), (1, 2048, 1024), (5, 1, 600, 700), (3, 7, 11)]
 
@@ -102,3 +102,8 @@ def test_the_module_is_nn_linear():
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(10, 70, 64)
     assert isinstance(ours, nn.Linear) and ours(x).allclose(theirs(x), atol=1e-5)
+
+
+def test_a_device_without_numbers_is_served_too():
+    assert linear(torch.empty(700, 64, device="meta"), torch.empty(48, 64, device="meta")).shape == (700, 48)
+    assert autocast(torch.empty(3, device="meta")).device.type == "meta"

@@ -29,7 +29,7 @@ def autocast(
 ) -> Float[Tensor, "*batch feature"]:
     "The same, in the precision of `torch.autocast` where that is on."
     device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(device))
     return x
 
