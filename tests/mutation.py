@@ -150,7 +150,6 @@ generation
     module._forward_hooks or module._forward_pre_hooks or not -> not  # who listens hears nothing
     or not changed.isdisjoint(vars(module)) ->   # what was put in place of a part is ignored
     return lambda x: norm(x + sublayer(x)) -> return lambda x: x + sublayer(norm(x))  # every norm first
-    * (place > self.padding)[:, None] ->   # the filling is taken for the token before
     self.newest = ids[:, -1] -> self.newest = ids[:, 0]  # another token before
     before=window[:, seen - 1] if seen -> before=window[:, 0] if seen  # the first token of the text before each
     activation(up(x)) -> up(activation(x))  # the activation before the product

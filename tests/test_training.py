@@ -550,3 +550,10 @@ def test_compiled_is_asked_of_the_compiler(monkeypatch):
     assert not asked
     Trainer(model, ids, TrainingConfig(steps=2, compile=True)).advance(2)
     assert asked == [model]
+
+
+def test_a_run_with_other_optimizers_cannot_go_on():
+    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=4))
+    for state in ({**trainer.state(), "optimizers": trainer.state()["optimizers"][:1]}, {"history": {}}):
+        with pytest.raises(ValueError, match="saved with other optimizers"):
+            trainer.restore(state)

@@ -263,7 +263,7 @@ class LaidOutModel:
             attention.look(*views_of_layer, mask)
         x = self.tokens(ids) + (self.places[place] if self.mask is None else self.places[place - self.padding])
         if self.previous is not None and place:
-            x = x + self.previous(self.newest) * (place > self.padding)[:, None]
+            x = x + self.previous(self.newest)
         self.newest = ids
         with few_numbers(x.dtype, self.threads):
             x = self.embedding_norm(x)

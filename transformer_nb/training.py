@@ -368,7 +368,9 @@ class Trainer:
         state: dict,  # that `state` gave, of a run that is to go on
     ) -> None:
         "Go on where that run was."
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+        if len(state.get("optimizers", ())) != len(self.optimizers):
+            raise ValueError("this run was saved with other optimizers, or by an earlier version: train it anew, or with its own options")
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         self.generator.set_state(state["generator"])
         random_numbers(self.device).set_rng_state(state["dropout"])
