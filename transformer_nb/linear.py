@@ -67,11 +67,9 @@ class Product(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         rows = gradient.flatten(0, -2)  # (N, out)
-        return (
-            linear(gradient, weight.t()) if ctx.needs_input_grad[0] else None,
-            product_of_columns(rows, x.flatten(0, -2)) if ctx.needs_input_grad[1] else None,
-            rows.sum(0) if ctx.needs_input_grad[2] else None,
-        )
+        by_x, by_weight, by_bias = ctx.needs_input_grad
+        of_weight = product_of_columns(rows, x.flatten(0, -2)) if by_weight else None  # first: what it needs in between is small
+        return linear(gradient, weight.t()) if by_x else None, of_weight, rows.sum(0) if by_bias else None
 
 
 def product_of_columns(

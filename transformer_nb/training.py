@@ -320,8 +320,7 @@ class Trainer:
                 group["lr"] = highest * rate(number, self.config)
         x, y = sample_batch(self.ids, self.model.config.block_size, self.config.batch_size, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            logits = self.forward(x)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+            loss = F.cross_entropy(self.forward(x).flatten(0, 1).float(), y.flatten())
         loss.backward()
         if self.config.grad_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
