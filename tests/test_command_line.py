@@ -91,9 +91,14 @@ def test_a_resumed_run_goes_on_with_its_own_options(folder, capsys):
     run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
     status, out, _ = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", "--steps", 20)
     state = load_checkpoint("run").training
-    assert status == 0 and len(state["history"]["loss"]) == 20 and state["config"]["batch_size"] == 4
+    assert status == 0 and len(state["tensors"]["loss"]) == 20 and state["config"]["batch_size"] == 4
     status, _, err = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", "--n-layers", 7)
     assert status == 2 and "n_layers=1, which cannot become 7" in err
+
+
+def test_a_run_that_never_saved_begins_anew(folder, capsys):
+    status, out, _ = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", *TINY)
+    assert status == 0 and "nothing to go on with in run yet: a new run begins" in out and load_checkpoint("run").training is not None
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -106,7 +111,6 @@ def test_a_resumed_run_goes_on_with_its_own_options(folder, capsys):
     ("train --data text.txt --device abacus", "device 'abacus' is not there"),
     ("train --data text.txt --out text.txt", "choose another directory"),
     ("train --data text.txt --out text.txt/run", "choose another directory"),
-    ("train --data text.txt --resume --out nothing", "no checkpoint in nothing"),
     ("generate nothing --prompt a", "no checkpoint in nothing: train one"),
     ("generate run --prompt é", "character 'é' at position 0 is not among"),
     ("generate run --prompt ''", "the prompt is empty"),
@@ -142,4 +146,4 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder):
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "the checkpoint in run is complete: go on with --resume" in rest
-    assert len(load_checkpoint(folder / "run").training["history"]["loss"]) > 5
+    assert len(load_checkpoint(folder / "run").training["tensors"]["loss"]) > 5

@@ -13,7 +13,8 @@ order of their imports: no module imports from a later one.
     inspection             reading and replacing what happens inside a model
     transformer            layers, stacks, models and their configuration
     generation             sampling, key-value cache
-    training               data, loop, checkpoints
+    checkpoints            what a run leaves on disk, whole at every moment
+    training               data and loop
     diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
     encoder_decoder        the paper's whole machine: label smoothing, its schedule, greedy and beam search
     pretrained             published models and PyTorch's own, in these classes, and back
@@ -54,6 +55,7 @@ from .attention import (
     padding_mask,
     scaled_dot_product_attention,
 )
+from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .encoder_decoder import (
@@ -86,12 +88,9 @@ from .tokenization import (
     series_corpus,
 )
 from .training import (
-    Checkpoint,
     History,
     TrainingConfig,
     evaluate,
-    load_checkpoint,
-    save_checkpoint,
     train,
 )
 from .transformer import (

@@ -1,0 +1,462 @@
+"Checkpoints: whole at every moment, believed only as far as they go, and a run goes on as if it had never stopped."
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import sys
+import time
+
+import pytest
+import torch
+from helpers import randomize, small_config, small_encoder_decoder, small_language_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import transformer_nb.checkpoints as checkpoints
+from transformer_nb.__main__ import main
+from transformer_nb.checkpoints import Run, load_checkpoint, newest_checkpoint, read_metrics, save_checkpoint
+from transformer_nb.tokenization import BPETokenizer, CharTokenizer
+from transformer_nb.training import Trainer, TrainingConfig, train
+from transformer_nb.transformer import LanguageModel
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the copies do nothing but files
+TEXT = "to be or not to be, that is the question. " * 8
+OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")  # that Python tells its audit hooks of
+
+
+def text_and_model(**options):
+    "A small text as indices, its tokenizer, and a model for it."
+    tokenizer = CharTokenizer.from_text(TEXT)
+    model = LanguageModel(small_config(vocab_size=tokenizer.vocab_size, **options))
+    return tokenizer.encode(TEXT), tokenizer, model
+
+
+def short_run(**options):
+    return TrainingConfig(**{**dict(steps=12, batch_size=4, eval_every=5, device="cpu"), **options})
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def one_line(error):
+    return len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("make", [small_language_model, small_encoder_decoder])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_gives_the_same_model_back(tmp_path, make, tied):
+    model = randomize(make(tie_embeddings=tied))
+    save_checkpoint(tmp_path / "m", model)
+    loaded, tokenizer, state = load_checkpoint(tmp_path / "m")
+    assert type(loaded) is type(model) and loaded.config == model.config and not loaded.training
+    assert same_weights(weights(loaded), weights(model)) and tokenizer is state is None
+    assert (loaded.head.weight is loaded.embedding.tokens.weight) == tied
+
+
+@pytest.mark.parametrize("kind", [CharTokenizer, BPETokenizer])
+def test_the_tokenizer_comes_back_with_the_model(tmp_path, kind):
+    tokenizer = kind.from_text(TEXT)
+    save_checkpoint(tmp_path / "m", small_language_model(), tokenizer)
+    loaded = load_checkpoint(tmp_path / "m").tokenizer
+    assert type(loaded) is kind and loaded.encode(TEXT).equal(tokenizer.encode(TEXT))
+
+
+def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_path):
+    save_checkpoint(tmp_path / "m", small_language_model(), CharTokenizer.from_text("ab"))
+    second = small_language_model()
+    save_checkpoint(tmp_path / "m", second)
+    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(second))
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert load_checkpoint(tmp_path / "m").tokenizer is None  # nothing of the first is left in it
+
+
+@pytest.mark.parametrize("name", ["save_model", "os.fsync"])
+def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, name):
+    first = small_language_model()
+    save_checkpoint(tmp_path / "m", first)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_model", full) if name == "save_model" else monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device.*what was there before is whole") as error:
+        save_checkpoint(tmp_path / "m", randomize(small_language_model()))
+    assert one_line(error) and [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(first))
+
+
+def test_a_stop_between_the_two_renames_loses_nothing(tmp_path):
+    model = small_language_model()
+    save_checkpoint(tmp_path / "m", model)
+    (tmp_path / "m").rename(tmp_path / "m.old")
+    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(model))
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    model = small_language_model()
+    save_checkpoint(tmp_path / "m", model)
+    with torch.no_grad():
+        model.stack.layers[1].attention.out_proj.weight[0, 0] = math.inf
+    with pytest.raises(FloatingPointError, match=r"stack.layers.1.attention.out_proj.weight is not finite"):
+        save_checkpoint(tmp_path / "m", model)
+    load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("prepare, message", [
+    (lambda p: (p / "m").write_text("a file"), "cannot write a checkpoint to"),
+    (lambda p: (p / "m").mkdir() or (p / "m" / "novel.txt").write_text("..."), r"holds files that are no checkpoint \(novel.txt\)"),
+])
+def test_what_is_no_checkpoint_is_not_overwritten(tmp_path, prepare, message):
+    prepare(tmp_path)
+    with pytest.raises(OSError, match=message) as error:
+        save_checkpoint(tmp_path / "m", small_language_model())
+    assert one_line(error)
+
+
+def test_a_directory_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OSError, match="choose another directory"):
+        save_checkpoint(tmp_path / "file" / "m", small_language_model())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="Permission denied.*choose another directory"):
+        save_checkpoint(tmp_path / "m", small_language_model())
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint in .*nothing: train one"):
+        load_checkpoint(tmp_path / "nothing")
+
+
+def damage(path, content):
+    path.write_bytes(content(path.read_bytes()))
+
+
+@pytest.mark.parametrize("file, content", [
+    ("model.safetensors", lambda b: b[:100]),
+    ("model.safetensors", lambda b: b[:-4]),
+    ("model.safetensors", lambda b: b""),
+    ("model.safetensors", lambda b: b"\xff" * 8 + b[8:]),
+    ("config.json", lambda b: b[:20]),
+    ("config.json", lambda b: b"[]"),
+    ("config.json", lambda b: b"{}"),
+    ("config.json", lambda b: b.replace(b"LanguageModel", b"os.system")),
+    ("config.json", lambda b: b.replace(b'"d_model": 8', b'"d_model": 16')),
+    ("config.json", lambda b: b.replace(b'"d_model": 8', b'"d_model": "8"')),
+    ("config.json", lambda b: b.replace(b'"n_layers": 2', b'"n_layers": 3')),
+    ("config.json", lambda b: b.replace(b'"d_ff"', b'"d_fff"')),
+    ("tokenizer.json", lambda b: b[:5]),
+    ("training.safetensors", lambda b: b[:50]),
+    ("training.safetensors", lambda b: b"no tensors"),
+    ("training.safetensors", lambda b: b.replace(b"steps", b'ste"s')),
+])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, file, content, shapes_unchecked):
+    ids, tokenizer, model = text_and_model()
+    trainer = Trainer(model, ids, short_run())
+    save_checkpoint(tmp_path / "m", model, tokenizer, trainer.state())
+    damage(tmp_path / "m" / file, content)
+    with pytest.raises(ValueError, match="the checkpoint in .* is damaged or of another program: ") as error:
+        load_checkpoint(tmp_path / "m")
+    assert one_line(error)
+
+
+def test_nothing_in_a_checkpoint_can_execute_anything(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    save_checkpoint(tmp_path / "m", small_language_model(), None, {"tensors": {"x": torch.ones(1)}})
+    for name in ("model.safetensors", "training.safetensors", "config.json"):
+        whole = (tmp_path / "m" / name).read_bytes()
+        torch.save(Bomb(), tmp_path / "m" / name)
+        with pytest.raises(ValueError, match="damaged or of another program"):
+            load_checkpoint(tmp_path / "m")
+        (tmp_path / "m" / name).write_bytes(whole)
+    assert load_checkpoint(tmp_path / "m").training["tensors"]["x"] == 1 and not (tmp_path / "exploded").exists()
+
+
+# Killed, and out of room.
+
+
+def in_a_copy(moment, happen, action):
+    "Run an action in a copy of this process in which something happens at the file operation of that number; its exit status."
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            left = [moment]
+
+            def watch(event, _):
+                if event in OPERATIONS:
+                    left[0] -= 1
+                    if left[0] == 0:
+                        happen()
+
+            sys.addaudithook(watch)
+            action()
+            status = 0 if left[0] > 0 else 2  # 2: it happened, and the action went on
+        except OSError as error:
+            status = 3 if "what was there before is whole" in str(error) or "choose another directory" in str(error) else 4
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_room():
+    raise OSError(28, "No space left on device")
+
+
+def marked(value):
+    model = small_language_model()
+    with torch.no_grad():
+        model.stack.norm.bias.fill_(value)
+    return model
+
+
+def mark(directory):
+    loaded = load_checkpoint(directory)
+    assert loaded.training["tensors"]["x"] == loaded.model.stack.norm.bias[0]  # the files of one checkpoint, not of two
+    return loaded.model.stack.norm.bias[0].item()
+
+
+def save_alone(path, value):
+    save_checkpoint(path, marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
+
+
+def save_in_a_run(path, value):
+    step = int(value)
+    Run(path, step=step - 1).save(step, marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
+
+
+@pytest.mark.parametrize("save", [save_alone, save_in_a_run])
+@pytest.mark.parametrize("happen", [die, no_room])
+def test_whenever_it_ends_the_old_checkpoint_is_there_or_the_new_one(tmp_path, save, happen):
+    found, path = [], tmp_path / "m"
+    while True:
+        for left in tmp_path.iterdir():
+            shutil.rmtree(left)
+        save(path, 1.0)
+        status = in_a_copy(len(found) + 1, happen, lambda: save(path, 2.0))
+        if status == 0:
+            break
+        assert status in ((-signal.SIGKILL,) if happen is die else (2, 3)), f"operation {len(found) + 1}: {status}"
+        found.append(mark(path))
+        save(path, 3.0)  # and whatever was left lying about is in nobody's way
+        assert mark(path) == 3 and not [p.name for p in tmp_path.rglob("*.new") if p.is_dir()]
+    assert set(found) == {1.0, 2.0} and len(found) > 10 and (happen is no_room or found == sorted(found))
+
+
+@pytest.mark.parametrize("most", [1, 10, 100, 300, 1000, 2000, 4000])
+def test_a_file_that_cannot_grow_costs_nothing_that_was_whole(tmp_path, most):
+    save_alone(tmp_path / "m", 1.0)
+
+    def save_with_little_room():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        save_alone(tmp_path / "m", 2.0)
+
+    assert in_a_copy(0, die, save_with_little_room) == 3
+    assert mark(tmp_path / "m") == 1 and [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    events, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle))
+    monkeypatch.setattr("pathlib.Path.rename", lambda a, b: events.append((str(a), str(b))) or os.rename(a, b))
+    save_alone(tmp_path / "m", 1.0)
+    new = tmp_path / "m.new"
+    assert {str(new / name) for name in checkpoints.CHECKPOINT_FILES} == set(events[:4])
+    assert events[4:] == [str(new), (str(new), str(tmp_path / "m")), str(tmp_path)]
+
+
+RUN = ("--steps 60 --save-every 3 --eval-every 20 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
+       " --device cpu --seed 5").split()  # fmt: skip
+
+
+def learn(directory, *options):
+    torch.set_num_threads(1)
+    sys.exit(main(["train", "--data", str(directory / "text.txt"), "--out", str(directory / "run"), *RUN, *options]))
+
+
+def test_a_run_killed_again_and_again_ends_in_the_weights_of_one_that_was_not(tmp_path):
+    "In processes of their own, which have all that they need and begin at once."
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformer_nb.__main__"])
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text(TEXT)
+    whole = context.Process(target=learn, args=(tmp_path / "whole",))
+    start = time.perf_counter()
+    whole.start()
+    whole.join()
+    assert whole.exitcode == 0
+    takes, kills, draw = time.perf_counter() - start, 0, random.Random(1)
+    while True:
+        process = context.Process(target=learn, args=(tmp_path / "killed", "--resume"))
+        process.start()
+        process.join(draw.uniform(0.1, 1) * takes if kills < 40 else None)
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            if kills >= 20:
+                break
+            shutil.rmtree(tmp_path / "killed" / "run")  # it was faster: once more
+            continue
+        process.kill()
+        process.join()
+        kills += 1
+    models = [load_checkpoint(tmp_path / name / "run") for name in ("whole", "killed")]
+    assert same_weights(weights(models[0].model), weights(models[1].model))
+    a, b = (model.training["tensors"] for model in models)
+    assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)  # the optimizer and the random numbers too
+    rows = [[(row["step"], row.get("loss"), row.get("validation_loss")) for row in read_metrics(tmp_path / n / "run")] for n in ("whole", "killed")]
+    assert rows[0] == rows[1]  # nor can it be seen in what was logged
+
+
+# Runs.
+
+
+def test_the_newest_checkpoints_stay(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    train(model, ids, short_run(save_every=2, keep=3), directory=tmp_path / "run", tokenizer=tokenizer)
+    steps = sorted(checkpoints.saved_steps(tmp_path / "run"))
+    assert steps == [8, 10, 12] and newest_checkpoint(tmp_path / "run").name == "step-000012"
+    assert len(load_checkpoint(tmp_path / "run" / "step-000008").training["tensors"]["loss"]) == 8
+    assert same_weights(weights(model), weights(load_checkpoint(tmp_path / "run").model))
+    for name in checkpoints.CHECKPOINT_FILES:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "run" / "step-000012" / name).read_bytes()
+
+
+def test_a_new_run_takes_the_place_of_an_old_one_once_it_has_saved(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    train(model, ids, short_run(), directory=tmp_path / "run", tokenizer=tokenizer)
+    run = Run(tmp_path / "run")
+    assert len(load_checkpoint(tmp_path / "run").training["tensors"]["loss"]) == 12 and not list(read_metrics(tmp_path / "run"))
+    run.save(3, marked(5.0), tokenizer, {"tensors": {"x": torch.tensor(5.0)}})
+    assert mark(tmp_path / "run") == 5 and sorted(checkpoints.saved_steps(tmp_path / "run")) == [3]
+
+
+def test_the_metrics_say_how_it_went(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    history = train(model, ids, short_run(grad_clip=0.0), ids[:50], directory=tmp_path / "run", tokenizer=tokenizer)
+    rows = list(read_metrics(tmp_path / "run"))
+    looks = {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
+    assert looks == dict(zip(history.evaluated, history.validation_loss))
+    learned = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in learned] == [5, 10, 12]
+    assert learned[1]["loss"] == pytest.approx(sum(history.loss[5:10]) / 5)
+    assert all(row["tokens_per_second"] > 0 and row["gradient_norm"] > 0 and row["rate"] > 0 for row in learned)
+
+
+def test_a_line_that_was_being_written_does_not_count(tmp_path):
+    run = Run(tmp_path / "run")
+    run.log(1, loss=2.0)
+    with open(run.metrics, "a") as file:
+        file.write('[1]\n{"step": "x"}\n{"step": 2, "lo')
+    assert list(read_metrics(tmp_path / "run")) == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_run_without_progress_ends_and_keeps_its_best(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    config = short_run(steps=400, eval_every=2, patience=3, learning_rate=0.3, warmup_steps=0, schedule="constant")
+    history = train(model, ids, config, ids[-60:], directory=tmp_path / "run", tokenizer=tokenizer)
+    losses = history.validation_loss
+    assert history.steps_done < 400 and not history.interrupted
+    assert len(losses) - 1 - losses.index(min(losses)) == 3
+    from transformer_nb.training import evaluate
+
+    assert evaluate(load_checkpoint(tmp_path / "run" / "best").model, ids[-60:]) == min(losses)
+
+
+# Lies.
+
+
+@pytest.mark.parametrize("field, value", [
+    ("vocab_size", 10**12), ("d_model", 2**40), ("n_layers", 10**9), ("d_ff", 10**12), ("block_size", 10**12), ("n_segments", 10**12),
+    ("d_model", 10**400), ("block_size", 10**400), ("n_heads", 2**62),
+])  # fmt: skip
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_a_configuration_that_asks_for_a_terabyte_is_refused_before_it_is_given(tmp_path, field, value, positions):
+    save_checkpoint(tmp_path / "m", small_language_model(positions=positions))
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(ValueError, match="damaged or of another program") as error:
+        load_checkpoint(tmp_path / "m")
+    assert one_line(error)
+
+
+def strange_json():
+    leaves = st.none() | st.booleans() | st.integers(-5, 70) | st.sampled_from([2**31, 2**63, 10**30, -1]) | st.floats() | st.text(max_size=5)
+    return st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+
+
+def spoil(draw, content):
+    "A file that differs from the one that was written: bits, length, or a value inside of its JSON."
+    how = draw(st.sampled_from(["flip", "cut", "insert", "number", "value"]))
+    place = draw(st.integers(0, max(len(content) - 1, 0)))
+    if how == "flip":
+        return content[:place] + bytes([content[place] ^ draw(st.integers(1, 255))]) + content[place + 1 :]
+    if how == "cut":
+        return content[:place]
+    if how == "insert":
+        return content[:place] + draw(st.binary(min_size=1, max_size=9)) + content[place:]
+    start = 0 if content[:1] == b"{" else 8  # safetensors: the length of the JSON comes first
+    length = len(content) if not start else struct.unpack("<Q", content[:8])[0]
+    if how == "number" and start:
+        return struct.pack("<Q", draw(st.integers(0, 2**64 - 1) | st.integers(0, 2 * length))) + content[8:]
+    inside = json.loads(content[start : start + length])
+    key = draw(st.sampled_from(sorted(inside)))
+    if isinstance(inside[key], dict) and inside[key] and draw(st.booleans()):
+        inner = draw(st.sampled_from(sorted(inside[key])))
+        inside[key] = {**inside[key], inner: draw(strange_json())}
+    else:
+        inside[key] = draw(strange_json())
+    new = json.dumps(inside).encode()
+    return (struct.pack("<Q", len(new)) if start else b"") + new + content[start + length :]
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory):
+    "A directory with a checkpoint, and its files as they should be."
+    directory = tmp_path_factory.mktemp("fuzz") / "m"
+    ids, _, model = text_and_model()
+    trainer = Trainer(model, ids, short_run())
+    trainer.advance(1)
+    save_checkpoint(directory, model, BPETokenizer.from_text(TEXT, 260), trainer.state())
+    return directory, {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@settings(max_examples=1500, deadline=2000, derandomize=True, database=None)
+@given(st.data())
+def test_whatever_is_in_the_files_is_loaded_or_refused_in_one_line(spoiled, data):
+    directory, files = spoiled
+    name = data.draw(st.sampled_from(sorted(files)))
+    for path, content in files.items():
+        (directory / path).write_bytes(content)
+    (directory / name).write_bytes(spoil(data.draw, files[name]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        model, _, training = load_checkpoint(directory)
+        if training is not None:
+            Trainer(model, torch.zeros(50, dtype=torch.long), short_run()).restore(training)
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
