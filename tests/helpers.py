@@ -1,5 +1,6 @@
 "What several test modules use: parity with torch, copied weights, small models."
 
+import pytest
 import torch
 
 from transformer_nb.transformer import (
@@ -9,6 +10,8 @@ from transformer_nb.transformer import (
 )
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon is in PyTorch from 2.9 on")
 
 RENAMED = {  # torch's names of the parts of a layer, and ours
     "self_attn": "attention",

@@ -157,6 +157,8 @@ generation
     seen - before.clamp(min=0) -> seen  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
 training
+    adamw --learning-rate 4e-3 -> sgd  # what is advised does not work
+    and not hasattr(torch.optim, "Muon"): -> and False:  # an old PyTorch says nothing of what to do
     if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
     (self.config.learning_rate, self.config.matrix_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
     enabled=self.config.precision == "bf16" -> enabled=False  # bf16 is not heard

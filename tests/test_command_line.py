@@ -8,12 +8,15 @@ import sys
 import time
 
 import pytest
+import torch
 
 from transformer_nb.__main__ import main
 from transformer_nb.training import TrainingConfig, load_checkpoint
 from transformer_nb.transformer import TransformerConfig
 
+OPTIMIZER = [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]  # Muon is in PyTorch from 2.9 on
 TINY = "--steps 12 --eval-every 5 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --device cpu".split()
+TINY += OPTIMIZER
 TEXT = "to be or not to be, that is the question. " * 30
 
 
@@ -48,6 +51,14 @@ def test_the_same_seed_writes_the_same_text(folder, capsys):
 def test_without_data_it_reads_the_prose_of_the_series(folder, capsys):
     status, out, _ = run(capsys, "train", "--out", "run", *TINY)
     assert status == 0 and "run" in out and load_checkpoint("run").tokenizer.vocab_size > 50
+
+
+def test_without_muon_the_default_says_what_to_type(folder, capsys, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    command = ["train", "--data", "text.txt", "--out", "run", *TINY, "--optimizer", "muon"]
+    status, _, err = run(capsys, *command)
+    assert status == 2 and len(err.splitlines()) == 1
+    assert run(capsys, *command, *err.partition("or use ")[2].split())[0] == 0
 
 
 def test_every_option_reaches_its_configuration(folder, capsys):
@@ -123,7 +134,8 @@ def test_what_goes_wrong_is_said_in_one_line(folder, capsys, arguments, message)
     (folder / "binary.txt").write_bytes(b"\xff\xfe\xfa")
     if arguments.startswith("generate run"):
         run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
-    status, _, err = run(capsys, *[a.replace("''", "") for a in arguments.split()])
+    options = OPTIMIZER if arguments.startswith("train") else []
+    status, _, err = run(capsys, *[a.replace("''", "") for a in arguments.split()], *options)
     assert status == 2 and re.search(re.escape(message), err) and len(err.splitlines()) == 1
     assert err.startswith("transformer-nb: ")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import corpus
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import transformer_nb
 from transformer_nb.plotting import CHAPTERS
@@ -187,6 +189,16 @@ def test_the_snapshot_is_the_prose_of_these_pages():
 def test_the_version_is_the_same_everywhere():
     settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
     assert f"version = {transformer_nb.__version__}\n" in settings
+
+
+def test_the_oldest_versions_that_are_promised_are_the_oldest_that_are_tested():
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    (python,) = re.findall(r"^min_python = (.*)$", settings, re.MULTILINE)
+    assert f'python: ["{python}", ' in (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    promised = re.findall(r"^(?:dev_)?requirements = (.*)$", settings, re.MULTILINE)
+    least = {r.name: Version(s.version) for r in map(Requirement, " ".join(promised).split()) for s in r.specifier if s.operator != "<"}
+    tested = re.findall(r"^(\S+)==(\S+)$", (ROOT / "tests" / "oldest.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: Version(version) for name, version in tested} == least
 
 
 def test_every_public_name_is_there():

@@ -906,7 +906,7 @@ def loss_padding(loss: Loss) -> Iterator[str]:
     "What stands in the padding does not matter."
     other = loss.logits.clone()
     other[~loss.mask] = other[~loss.mask].flip(-1) + 1
-    other[~loss.mask, 0] += 3
+    other[..., 0][~loss.mask] += 3
     if abs(loss(other) - loss(loss.logits)) > 1e-5:
         yield (
             "the predictions in the padding change the loss: padding is counted; leave it out "

@@ -156,7 +156,8 @@ class TrainingConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
-            raise ValueError(f"PyTorch {torch.__version__} has no Muon: install 2.9 or newer, or use adamw")
+            instead = "--optimizer adamw --learning-rate 4e-3"
+            raise ValueError(f"PyTorch {torch.__version__} has no Muon: install 2.9 or newer, or use {instead}")
 
     @classmethod
     def preset(
