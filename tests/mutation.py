@@ -71,7 +71,7 @@ layer_norm
     self.weight, self.bias, self.eps) -> self.weight, self.bias)  # another epsilon
 linear
     linear(gradient, weight.t()) -> linear(gradient, weight.t() * 2)  # another gradient of the input
-    product_of_columns(rows, x.flatten(0, -2)) -> product_of_columns(rows, x.flatten(0, -2)) * 2  # another gradient of the weights
+    product_of_columns(rows, inputs) -> product_of_columns(rows, inputs) * 2  # another gradient of the weights
     rows.sum(0) -> rows.mean(0)  # another gradient of the bias
     x, weight, bias = autocast(x), autocast(weight), None if bias is None else autocast(bias) -> pass  # autocast is not heard
     and x.dtype != torch.float64: -> :  # float64 is rounded
@@ -169,17 +169,32 @@ training
     if step < warmup: -> if False:  # no warm-up
     math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
     if p.dim() >= 2] -> ]  # gains and biases decayed, and stepped twice
-    if self.config.grad_clip: -> if False:  # no clipping
+    if self.config.grad_clip or measure: -> if measure:  # no clipping
     optimizer.zero_grad() -> pass  # gradients add up
     loss.backward() -> pass  # nothing is learned
     logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
     model.eval() -> pass  # evaluated with dropout
     model.train(was_training) -> model.eval()  # trained without dropout after the first evaluation
     if not math.isfinite(loss): -> if False:  # nan goes on
-    weights_only=True -> weights_only=False  # a checkpoint may run a program
-    self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
-    optimizer.load_state_dict(saved) -> pass  # the optimizer starts anew
+    self.generator.set_state(tensors.pop("generator")) -> tensors.pop("generator")  # another order of the data after a resume
+    optimizer.load_state_dict({ -> dict({  # the optimizer starts anew
+    loss = loss / parts -> loss = loss  # a batch in parts counts more than once
+    if may_look and not loss.isfinite(): -> if False:  # a step is taken with what is no number
+    error_if_nonfinite=may_look -> error_if_nonfinite=False  # nor is the gradient looked at
+    self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen
+    0 < config.patience < len( -> 0 > len(  # never stops early
+    history.best == len(history.validation_loss) - 1: -> False:  # the best is not kept
+checkpoints
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+    if asked != held: -> if False:  # memory for whatever is asked
+    if tables > LARGEST_TABLES: -> if False:  # tables of any size
+    if config.n_layers > len(file.keys()): -> if False:  # a billion layers are tried
+    old.rename(directory) -> pass  # an error between the renames loses the old one
+    directory.rename(old) -> shutil.rmtree(directory)  # deleted before the new one is there
+    (*directory.iterdir(), directory) -> directory.iterdir()  # the names are not on the disk
+    items(), reverse=True), -> items()),  # the oldest, not the newest
+    if row["step"] <= step] -> ]  # lines of steps that are to come again
+    publish(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
 encoder_decoder
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop

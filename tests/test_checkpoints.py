@@ -247,7 +247,12 @@ def save_in_a_run(path, value):
     Run(path, step=step - 1).save(step, marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
 
 
-@pytest.mark.parametrize("save", [save_alone, save_in_a_run])
+def save_anew(path, value):
+    "A new run, which has fewer steps behind it than the one whose place it takes."
+    Run(path).save(10 - int(value), marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
+
+
+@pytest.mark.parametrize("save", [save_alone, save_in_a_run, save_anew])
 @pytest.mark.parametrize("happen", [die, no_room])
 def test_whenever_it_ends_the_old_checkpoint_is_there_or_the_new_one(tmp_path, save, happen):
     found, path = [], tmp_path / "m"
@@ -260,6 +265,7 @@ def test_whenever_it_ends_the_old_checkpoint_is_there_or_the_new_one(tmp_path, s
             break
         assert status in ((-signal.SIGKILL,) if happen is die else (2, 3)), f"operation {len(found) + 1}: {status}"
         found.append(mark(path))
+        assert path.is_dir() or happen is die
         save(path, 3.0)  # and whatever was left lying about is in nobody's way
         assert mark(path) == 3 and not [p.name for p in tmp_path.rglob("*.new") if p.is_dir()]
     assert set(found) == {1.0, 2.0} and len(found) > 10 and (happen is no_room or found == sorted(found))
@@ -366,6 +372,13 @@ def test_the_metrics_say_how_it_went(tmp_path):
     assert all(row["tokens_per_second"] > 0 and row["gradient_norm"] > 0 and row["rate"] > 0 for row in learned)
 
 
+def test_a_run_that_goes_on_forgets_what_it_said_of_the_steps_to_come(tmp_path):
+    run = Run(tmp_path / "run")
+    for step in (1, 2, 3):
+        run.log(step, loss=float(step))
+    assert [row["step"] for row in read_metrics(Run(tmp_path / "run", step=2).directory)] == [1, 2]
+
+
 def test_a_line_that_was_being_written_does_not_count(tmp_path):
     run = Run(tmp_path / "run")
     run.log(1, loss=2.0)
@@ -401,6 +414,20 @@ def test_a_configuration_that_asks_for_a_terabyte_is_refused_before_it_is_given(
     with pytest.raises(ValueError, match="damaged or of another program") as error:
         load_checkpoint(tmp_path / "m")
     assert one_line(error)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(vocab_size=10**7), r"asks for \d+ weights, and the file has"),
+    (dict(positions="sinusoidal", block_size=10**8), r"asks for tables of \d+ numbers"),
+])
+def test_what_is_asked_for_is_counted_first(tmp_path, options, message):
+    save_checkpoint(tmp_path / "m", small_language_model(positions="sinusoidal"))
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **options}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "m")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
 def strange_json():

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transformer_nb.linear import Linear, Product, autocast, linear, onednn
 
-SHAPES = [(700, 64, 48), (2, 300, 128, 65), (1, 2048, 1024), (5, 1, 600, 700), (3, 7, 11)]
+SHAPES = [(700, 64, 48), (2, 300, 128, 65), (1, 2048, 1024), (2048, 1024), (5, 1, 600, 700), (3, 7, 11)]
 
 
 def tensors(*shape, dtype=torch.float32, bias=True):

@@ -36,7 +36,8 @@ class TextByText(torch.autograd.Function):
         for text, weights in enumerate(causal_weights(q, k)):
             for_v[text] = weights.transpose(1, 2) @ gradient[text]
             for_weights = gradient[text] @ v[text].transpose(1, 2)  # (h, T, T)
-            for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype).mul_(q.shape[-1] ** -0.5)
+            for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)  # the equation of S
+            for_scores *= q.shape[-1] ** -0.5
             for_q[text] = for_scores @ k[text]
             for_k[text] = for_scores.transpose(1, 2) @ q[text]
         return for_q, for_k, for_v
