@@ -25,7 +25,6 @@ from transformer_nb.training import (
     loss_by_position,
     make_optimizers,
     next_stop,
-    read_texts,
     sample_batch,
     save_checkpoint,
     split_text,
@@ -60,38 +59,6 @@ def one_line(error):
 
 
 # Data.
-
-
-def test_files_and_directories_are_joined_in_order(tmp_path):
-    (tmp_path / "sub").mkdir()
-    for name, text in {"b.txt": "two", "a.md": "one", "sub/c.txt": "three", "d.bin": "never"}.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_texts([tmp_path]) == "one\ntwo\nthree"
-    assert read_texts([tmp_path / "b.txt", tmp_path / "a.md"]) == "two\none"
-
-
-def test_an_encoding_is_honoured_and_a_wrong_one_named_with_its_byte(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes("café".encode("latin-1"))
-    assert read_texts([path], "latin-1") == "café"
-    with pytest.raises(ValueError, match="is not utf-8: byte 3"):
-        read_texts([path])
-
-
-@pytest.mark.parametrize("make, message", [
-    (lambda p: p / "missing.txt", "cannot read .*missing.txt: No such file"),
-    (lambda p: (p / "empty.txt").write_text("") or p / "empty.txt", "there is no text in it"),
-    (lambda p: p, "has no .txt or .md files"),
-])
-def test_a_text_that_is_not_there_is_named(tmp_path, make, message):
-    with pytest.raises(ValueError, match=message):
-        read_texts([make(tmp_path)])
-
-
-def test_an_unknown_encoding_is_named(tmp_path):
-    (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(ValueError, match="unknown encoding: klingon: use a name that Python knows"):
-        read_texts([tmp_path / "a.txt"], "klingon")
 
 
 @pytest.mark.parametrize("length, fraction, cut", [(100, 0.1, 90), (101, 0.25, 76), (3, 0.1, 3)])

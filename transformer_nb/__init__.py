@@ -4,6 +4,7 @@ The modules are exported from the notebooks in `nbs`, one chapter each. They rea
 order of their imports: no module imports from a later one.
 
     tokenization           text <-> indices; windows
+    text_files             files of any size -> indices on the disk
     embeddings             indices -> vectors
     positional_encoding    vectors that know their place
     attention              one head, masks, `leak_test`

@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from .checkpoints import load_checkpoint, newest_checkpoint, read_metrics
 from .generation import generate
+from .text_files import encode_files, read_texts
 from .tokenization import BPETokenizer, CharTokenizer, series_corpus
 from transformer_nb.training import (
     History,
     TrainingConfig,
-    read_texts,
     split_text,
     train,
 )
