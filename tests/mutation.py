@@ -178,6 +178,13 @@ training
     self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
     optimizer.load_state_dict(saved) -> pass  # the optimizer starts anew
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+distributed
+    part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
+    part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows
+    return values / self.size -> return values  # the sum of the losses for their mean
+    {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
+    if batch_size % (self.size * accumulate): -> if False:  # shares that are not equal
+    not isinstance(error, dist.DistError) and "gloo" not in str(error) -> False  # an error of one's own is blamed on another
 encoder_decoder
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop

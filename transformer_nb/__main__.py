@@ -224,6 +224,10 @@ def main(
             plot_runs(**options)
         else:
             print(write(**options))
+    except ConnectionError as error:  # left alone by the other processes, whose lines may break while this one tidies up
+        print(f"transformer-nb: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(2)
     except (ValueError, IndexError, OSError, FloatingPointError, MemoryError) as error:
         print(f"transformer-nb: {error}", file=sys.stderr)
         return 2

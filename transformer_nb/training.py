@@ -520,7 +520,8 @@ def train(
     def stalled() -> bool:
         return 0 < config.patience < len(history.validation_loss) - history.best
 
-    with bar, interrupt_flag() as noted, nullcontext(noted) if team is None else team.watched(noted, directory) as interrupted:
+    with bar, interrupt_flag() as noted, nullcontext() if team is None else team.watched(directory):
+        interrupted = noted if team is None else lambda: team.agree(noted())
         while history.steps_done < config.steps and not interrupted():
             if history.steps_done % config.eval_every == 0:
                 measure()
