@@ -156,6 +156,13 @@ generation
     activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
     seen - before.clamp(min=0) -> seen  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
+distributed
+    part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
+    part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows
+    return values / self.size -> return values  # the sum of the losses for their mean
+    {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
+    if batch_size % (self.size * accumulate): -> if False:  # shares that are not equal
+    not isinstance(error, dist.DistError) and "gloo" not in str(error) -> False  # an error of one's own is blamed on another
 training
     if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
     (self.config.learning_rate, self.config.matrix_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
@@ -178,13 +185,8 @@ training
     self.generator.set_state(state["generator"]) -> pass  # another order of the data after a resume
     optimizer.load_state_dict(saved) -> pass  # the optimizer starts anew
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
-distributed
-    part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
-    part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows
-    return values / self.size -> return values  # the sum of the losses for their mean
-    {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
-    if batch_size % (self.size * accumulate): -> if False:  # shares that are not equal
-    not isinstance(error, dist.DistError) and "gloo" not in str(error) -> False  # an error of one's own is blamed on another
+    self.team.exchange(part == parts) -> self.team.exchange(True)  # a message for each part of a batch
+    team is None or team.rank == 0 -> True  # every process writes
 encoder_decoder
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop

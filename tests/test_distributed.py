@@ -195,6 +195,16 @@ def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, batch_size, accu
         Trainer(LanguageModel(small_config()), torch.arange(30) % 13, config)
 
 
+def test_each_process_has_rows_and_random_numbers_of_its_own():
+    batch, rows, draws = torch.arange(12).reshape(4, 3), {}, {}
+    for rank, step in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        team = Team.__new__(Team)  # without the others
+        team.rank, team.size, team.seed = rank, 2, 0
+        (rows[rank, step],), draws[rank, step] = team.rows(step, batch), torch.rand(1).item()
+    assert torch.cat([rows[0, 1], rows[1, 1]]).equal(batch) and len(rows[0, 0]) == 2
+    assert len(set(draws.values())) == 4
+
+
 def test_only_the_last_part_of_a_batch_is_sent():
     trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, accumulate=3, device="cpu"))
     sent = []

@@ -8,6 +8,7 @@ __all__ = ['TIMEOUT', 'Team', 'shard']
 # %% ../nbs/distributed.ipynb #d9bcd296
 import atexit
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -161,6 +162,7 @@ def shard(
         from torch.distributed.fsdp import fully_shard
     except ImportError:
         raise ValueError(f"PyTorch {torch.__version__} cannot shard: install 2.6 or newer, or leave shard out") from None
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # of changes in place, which training does not make
     mesh = dist.init_device_mesh(device.type, (size,))
     for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
         for layer in stack:
