@@ -156,6 +156,13 @@ generation
     activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
     seen - before.clamp(min=0) -> seen  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
+distributed
+    part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
+    part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows
+    return values / self.size -> return values  # the sum of the losses for their mean
+    {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
+    if batch_size % (self.size * accumulate): -> if False:  # shares that are not equal
+    not isinstance(error, dist.DistError) and "gloo" not in str(error) -> False  # an error of one's own is blamed on another
 training
     adamw --learning-rate 4e-3 -> sgd  # what is advised does not work
     and not hasattr(torch.optim, "Muon"): -> and False:  # an old PyTorch says nothing of what to do
@@ -195,6 +202,8 @@ checkpoints
     items(), reverse=True), -> items()),  # the oldest, not the newest
     if row["step"] <= step] -> ]  # lines of steps that are to come again
     publish(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
+    self.team.exchange(part == parts) -> self.team.exchange(True)  # a message for each part of a batch
+    team is None or team.rank == 0 -> True  # every process writes
 encoder_decoder
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop

@@ -15,6 +15,7 @@ order of their imports: no module imports from a later one.
     transformer            layers, stacks, models and their configuration
     generation             sampling, key-value cache
     checkpoints            what a run leaves on disk, whole at every moment
+    distributed            several processes that train one model
     training               data and loop
     diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
     encoder_decoder        the paper's whole machine: label smoothing, its schedule, greedy and beam search

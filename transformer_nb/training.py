@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'PRECISIONS', 'RECIPES', 'OPTIMIZER_STATE', 'EXPLOSION', 'split_text', 'sample_batch',
            'ngram_probabilities', 'TrainingConfig', 'rate', 'learning_rate', 'make_optimizers', 'choose_device',
-           'loss_by_position', 'evaluate', 'History', 'random_numbers', 'Trainer', 'interrupt_flag', 'train',
-           'next_stop']
+           'loss_by_position', 'evaluate', 'History', 'random_numbers', 'Trainer', 'find_team', 'interrupt_flag',
+           'train', 'next_stop']
 
 # %% ../nbs/08_training.ipynb #b87fdee5
 import math
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -109,6 +110,7 @@ class TrainingConfig:
     keep: int = option(1, "how many checkpoints stay, the newest of them")
     patience: int = option(0, "looks at the validation text without a new best after which a run ends; 0 for no end")
     accumulate: int = option(1, "parts in which a batch goes through the model, so that it fits into memory; the numbers are the same")
+    shard: bool = option(False, "where several processes train: each keeps only its part of weights, gradients and optimizer")
     seed: int = option(0, "where all random numbers start")
     precision: str = option("float32", "float32, or bf16 for products and activations in bfloat16")
     compile: bool = option(False, "compile the model first: half a minute that only long runs earn back, and not on every machine")
@@ -283,9 +285,12 @@ class Trainer:
                 f"a window of {block_size} tokens and its next token need {block_size + 1} tokens,"
                 f" got a text of {len(ids)}: give a longer text or a smaller block_size"
             )
-        self.device = choose_device(config.device)
+        self.team = find_team(config)
+        self.device = choose_device(config.device) if self.team is None else self.team.device
         self.model, self.ids, self.config = model.to(self.device), ids.to(self.device), config
-        self.forward = torch.compile(model) if config.compile else model
+        self.forward = model if self.team is None else self.team.share(model)
+        if config.compile:
+            self.forward = torch.compile(self.forward)
         self.optimizers = make_optimizers(model, config)
         self.gradient_norm = None  # of the last step in which it was measured
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -301,8 +306,9 @@ class Trainer:
         for optimizer, highest in zip(self.optimizers, (self.config.learning_rate, self.config.matrix_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = highest * rate(number, self.config)
-        loss = self.gradient(*sample_batch(self.ids, self.model.config.block_size, self.config.batch_size, self.generator))
-        may_look = self.device.type == "cpu"  # on a GPU, to look is to wait
+        batch = sample_batch(self.ids, self.model.config.block_size, self.config.batch_size, self.generator)
+        loss = self.gradient(*(batch if self.team is None else self.team.rows(number, *batch)))
+        may_look = self.device.type == "cpu" and self.team is None  # on a GPU, to look is to wait; and a team looks together
         if may_look and not loss.isfinite():
             self.give_up(f"became {loss.item()}", number)
         if self.config.grad_clip or measure:
@@ -311,6 +317,8 @@ class Trainer:
                 self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=may_look)
             except RuntimeError:
                 self.give_up("has no finite gradient", number)
+            if self.team is not None:
+                self.gradient_norm = self.team.whole(self.gradient_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -323,7 +331,9 @@ class Trainer:
     ) -> Float[Tensor, ""]:
         "The loss of a batch; its gradient is left with the parameters, part by part where the batch is taken in parts."
         losses, parts = [], self.config.accumulate
-        for x, y in zip(x.chunk(parts), y.chunk(parts)):
+        for part, (x, y) in enumerate(zip(x.chunk(parts), y.chunk(parts)), 1):
+            if self.team is not None:
+                self.team.exchange(part == parts)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 loss = F.cross_entropy(self.forward(x).flatten(0, 1).float(), y.flatten())
             if parts > 1:
@@ -344,7 +354,8 @@ class Trainer:
             losses.append(self.step(number, measure=number == first + steps - 1))
             if stop():
                 break
-        self.history.loss += torch.stack(losses).tolist()
+        losses = torch.stack(losses)
+        self.history.loss += (losses if self.team is None else self.team.mean(losses)).tolist()
         self.history.seconds += time.perf_counter() - start
         for number, loss in enumerate(self.history.loss[first:], first):
             if not math.isfinite(loss):
@@ -375,7 +386,8 @@ class Trainer:
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer in self.optimizers:
             for parameter, values in optimizer.state.items():
-                tensors |= {f"{names[parameter]}.{key}": value for key, value in values.items()}
+                whole = values if self.team is None else {key: self.team.whole(value) for key, value in values.items()}
+                tensors |= {f"{names[parameter]}.{key}": value for key, value in whole.items()}
         return {"config": asdict(self.config), "history": {**asdict(self.history), "loss": []}, "tensors": tensors}
 
     def restore(
@@ -400,7 +412,20 @@ class Trainer:
                 saved[i] = {key: tensors.pop(f"{names[parameter]}.{key}", None) for key in fields}
                 if not all(x is not None and x.shape in ((), parameter.shape) for x in saved[i].values()):
                     raise ValueError(f"this run was saved with another optimizer or model ({names[parameter]}): train anew")
+                if self.team is not None:
+                    saved[i] = {key: self.team.part(value, parameter) for key, value in saved[i].items()}
             optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def find_team(
+    config: TrainingConfig,
+) -> "Team | None":
+    "The processes that train this model together, where the environment names several (`torchrun` does); else None."
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    from transformer_nb.distributed import Team
+
+    return Team(choose_device(config.device), config.batch_size, config.accumulate, config.seed, config.shard)
 
 
 OPTIMIZER_STATE = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}  # for each parameter
@@ -438,35 +463,47 @@ def train(
     trainer = Trainer(model, ids, config)
     if resume is not None:
         trainer.restore(resume)
-    history = trainer.history
-    run = None if directory is None else Run(directory, config.keep, history.steps_done)
+    history, team = trainer.history, trainer.team
+    leads = team is None or team.rank == 0  # the process that writes and prints
+    run = Run(directory, config.keep, history.steps_done) if leads and directory is not None else None
     tokens = config.batch_size * model.config.block_size  # in each step
-    bar = tqdm(total=config.steps * tokens, initial=history.steps_done * tokens, unit=" tokens", unit_scale=True, disable=None)
+    bar = tqdm(total=config.steps * tokens, initial=history.steps_done * tokens, unit=" tokens", unit_scale=True, disable=None if leads else True)
 
     def measure() -> None:
         if history.evaluated[-1:] == [history.steps_done]:
             return
         history.evaluated.append(history.steps_done)
         if validation_ids is not None:
-            history.validation_loss.append(evaluate(model, validation_ids))
+            loss = evaluate(model, validation_ids)
+            history.validation_loss.append(loss if team is None else team.mean(torch.tensor(loss)).item())
             if run is not None:
                 run.log(history.steps_done, validation_loss=history.validation_loss[-1])
-                if config.patience and history.best == len(history.validation_loss) - 1:
-                    save_checkpoint(run.directory / "best", model, tokenizer)
-        if on_evaluate is not None:
+            if directory is not None and config.patience and history.best == len(history.validation_loss) - 1:
+                save(best=True)
+        if on_evaluate is not None and leads:
             on_evaluate(history)
+
+    def save(best: bool = False) -> None:
+        whole, state = model if team is None else team.whole_model(model), None if best else trainer.state()
+        if best and leads:
+            save_checkpoint(run.directory / "best", whole, tokenizer)
+        elif leads:
+            run.save(history.steps_done, whole, tokenizer, state)
+        if team is not None:
+            team.agree(True)  # that it is on the disk
 
     def stalled() -> bool:
         return 0 < config.patience < len(history.validation_loss) - history.best
 
-    with bar, interrupt_flag() as interrupted:
+    with bar, interrupt_flag() as noted, nullcontext() if team is None else team.watched(directory):
+        interrupted = noted if team is None else lambda: team.agree(noted())
         while history.steps_done < config.steps and not interrupted():
             if history.steps_done % config.eval_every == 0:
                 measure()
             if stalled():
                 break
             before, seconds = history.steps_done, history.seconds
-            trainer.advance(next_stop(before, config) - before, interrupted)
+            trainer.advance(next_stop(before, config) - before, *([interrupted] if team is None else []))
             taken = history.steps_done - before
             loss = sum(history.loss[before:]) / taken
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
@@ -475,12 +512,12 @@ def train(
                 speed = taken * tokens / (history.seconds - seconds)
                 length = None if trainer.gradient_norm is None else trainer.gradient_norm.item()
                 run.log(history.steps_done, loss=loss, rate=learning_rate(history.steps_done - 1, config), gradient_norm=length, tokens_per_second=speed)
-                if config.save_every and history.steps_done % config.save_every == 0:
-                    run.save(history.steps_done, model, tokenizer, trainer.state())
+            if directory is not None and config.save_every and history.steps_done % config.save_every == 0:
+                save()
         history.interrupted = history.steps_done < config.steps and not stalled()
         measure()
-        if run is not None:
-            run.save(history.steps_done, model, tokenizer, trainer.state())
+        if directory is not None:
+            save()
     return history
 
 
