@@ -14,13 +14,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MUTATIONS = """
 tokenization
-    sorted(set(text)) -> dict.fromkeys(text)  # the order of the vocabulary is that of the text
+    "".join(sorted(characters)) -> "".join(characters)  # the order of the vocabulary is that of a set
     ids[1:].unfold(0 -> ids[:-1].unfold(0  # no shift
     (ids < 0) | (ids >= self.vocab_size) -> ids >= self.vocab_size + 1  # indices outside are not refused
     ids[:-1].unfold(0, block_size, 1) -> ids[:-1].unfold(0, block_size, block_size)  # windows that do not overlap
     x[:40:8].contiguous() -> x[:5].contiguous()  # another batch
     add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
-    if unknown.any(): -> if False:  # a character outside the vocabulary becomes another
+    if len(ids) and ids.min() < 0: -> if False:  # a character outside the vocabulary becomes another
+    np.full(self.code_points[-1] + 2, -1) -> np.full(self.code_points[-1] + 1, -1)  # one above the vocabulary becomes its last
+    yield text[:cut] -> yield text  # what is held back comes twice
+    cut = end.end() if end else length -> cut = length  # words are cut
+    .*\\S(?=[ \\n]) -> .*[ \\n]  # spaces are parted from their words
     , add_special_tokens=False) -> )  # tokens that nobody wrote
     skip_special_tokens=False -> skip_special_tokens=True  # special tokens vanish from the text
     token.encode() if i in special or -> token.encode() if  # special tokens are taken for letters of bytes
@@ -32,6 +36,27 @@ tokenization
     if token not in vocabulary: -> if False:  # merges of another vocabulary
     tokenizer.no_truncation() -> pass  # long texts are cut
     Path(directory, "vocab.json").write_text -> (lambda *a, **k: None)  # special tokens added later are not written
+text_files
+    inside = sorted( -> inside = list(  # in the order of the disk
+    not any(part.startswith(".") for part in p.relative_to(path).parts) -> True  # what is hidden too
+    - len(error.object) + error.start -> + error.start  # the place of a wrong byte is counted from elsewhere
+    "\\n" if i else "" -> ""  # files without a newline between
+    if nothing: -> if False:  # an empty text
+    ("markdown", "code") -> ("markdown", "code", "raw")  # other cells of a notebook
+    encoding = "utf-8" if is_notebook else encoding -> pass  # notebooks in another encoding
+    "U8" if tokenizer.vocab_size <= 2**8 -> "U8" if tokenizer.vocab_size <= 2**8 + 1  # no room for the last token
+    tokenizer.encode(piece, start) if is_char -> tokenizer.encode(piece) if is_char  # places inside a piece
+    islice(placed, 8 * threads) -> placed  # all pieces are under way
+    temporary.unlink() -> pass  # half a file is left
+    != (digest, checksum.hexdigest()) -> != (digest, about["checksum"])  # damage is not seen
+    if given and as_json(given) != about["tokenizer"]: -> if False:  # the tokens of another tokenizer
+    offset = 8 + int -> offset = int  # numbers begin in the header
+    self.pages.madvise(mmap.MADV_DONTNEED) -> pass  # nothing is given back
+    hashlib.sha256(encoding.encode()) -> hashlib.sha256()  # the same bytes in another encoding
+    if state() != before: -> if False:  # a text that grows
+    old == path or old.unlink() -> pass  # old tokens are kept
+    glob.escape(name) -> name  # brackets in a name
+    whole_words(pieces("tokens")) -> pieces("tokens")  # words are cut
 embeddings
     vectors * self.scale -> vectors * self.scale**2  # scaled twice
     vectors if self.scale == 1.0 else vectors * self.scale -> vectors  # not scaled

@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import regex
@@ -24,6 +26,7 @@ from transformer_nb.tokenization import (
     next_token_windows,
     series_corpus,
     walking_batch,
+    whole_words,
 )
 
 any_text = st.text(st.characters(), min_size=1)  # surrogates too
@@ -714,6 +717,56 @@ def test_bytes_without_tokens_are_refused_in_any_file(tmp_path):
 def test_the_tokenizer_of_characters_is_found_by_its_directory(tmp_path):
     CharTokenizer.from_text("abc").save(tmp_path / "tokenizer.json")
     assert load_tokenizer(tmp_path).characters == "abc"
+
+
+@pytest.fixture(scope="module")
+def joiner():
+    "A tokenizer of byte pairs whose merges join whatever may be joined."
+    return BPETokenizer.from_text("ab ab. 1_1 . ' \n\n\n  \u2003\u2003\x1c\x1c\x85.\x1c.\x1c aé 東東 " * 9, 300)
+
+
+@given(text=st.text(st.sampled_from("ab1_.' \n\t\u2003\x1c\x85é東"), min_size=1, max_size=60), size=st.integers(1, 12), step=st.integers(1, 5))
+def test_pieces_that_end_where_words_end_have_the_tokens_of_the_whole(joiner, text, size, step):
+    pieces = list(whole_words((text[i : i + step] for i in range(0, len(text), step)), size))
+    assert "".join(pieces) == text and "" not in pieces
+    for before, after in pairwise(pieces):
+        if before[-1].strip() and after[0] in " \n":
+            assert joiner.encode(before + after).tolist() == joiner.encode(before).tolist() + joiner.encode(after).tolist()
+        else:
+            assert not re.search(r"\S[ \n]", before)  # there was no better place
+
+
+def test_words_of_other_tokenizers_are_not_cut_between_words():
+    tokenizer = BPETokenizer.from_text(series_corpus(), 600)
+    newer = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # as GPT-4 splits
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(newer), "isolated")
+    tokenizer.tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, tokenizers.pre_tokenizers.ByteLevel(False, use_regex=False)])
+    text = series_corpus()[:30_000]
+    pieces = list(whole_words((text[i : i + 50] for i in range(0, len(text), 50)), 200))
+    assert len(pieces) > 100
+    assert torch.cat([tokenizer.encode(piece) for piece in pieces]).equal(tokenizer.encode(text))
+
+
+def test_a_text_of_one_word_is_cut_all_the_same():
+    pieces = list(whole_words(iter(["x" * 10] * 10), 25))
+    assert pieces == ["x" * 30] * 3 + ["x" * 10]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_merges_learned_from_pieces_are_those_of_the_whole(step):
+    text = series_corpus()[:20_000] + "\n  東京 東京 café café"
+    pieces = (text[i : i + step] for i in range(0, len(text), step))
+    assert BPETokenizer.from_text(pieces, 400).tokenizer.to_str() == BPETokenizer.from_text(text, 400).tokenizer.to_str()
+    pieces = (text[i : i + step] for i in range(0, len(text), step))
+    assert CharTokenizer.from_text(pieces).characters == CharTokenizer.from_text(text).characters
+
+
+@pytest.mark.parametrize("pieces", [[], [""], ["", ""]])
+def test_pieces_without_a_character_are_refused(pieces):
+    with pytest.raises(ValueError, match="cannot make a vocabulary from an empty text"):
+        CharTokenizer.from_text(iter(pieces))
+    with pytest.raises(ValueError, match="cannot learn merges from an empty text"):
+        BPETokenizer.from_text(iter(pieces))
 
 
 # Windows.
