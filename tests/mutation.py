@@ -216,6 +216,9 @@ training
     self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen
     0 < config.patience < len( -> 0 > len(  # never stops early
     history.best == len(history.validation_loss) - 1: -> False:  # the best is not kept
+    self.team.exchange(part == parts) -> self.team.exchange(True)  # a message for each part of a batch
+    team is None or team.rank == 0 -> True  # every process writes
+    if self.text and state.get("text", self.text) != self.text: -> if False:  # a run goes on with another text
 checkpoints
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
@@ -227,8 +230,6 @@ checkpoints
     items(), reverse=True), -> items()),  # the oldest, not the newest
     if row["step"] <= step] -> ]  # lines of steps that are to come again
     publish(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
-    self.team.exchange(part == parts) -> self.team.exchange(True)  # a message for each part of a batch
-    team is None or team.rank == 0 -> True  # every process writes
 encoder_decoder
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop

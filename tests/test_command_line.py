@@ -107,6 +107,22 @@ def test_a_resumed_run_goes_on_with_its_own_options(folder, capsys):
     assert status == 2 and "n_layers=1, which cannot become 7" in err
 
 
+def test_a_run_does_not_go_on_with_another_text(folder, capsys):
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    (folder / "text.txt").write_text(TEXT.replace("not", "ton"))
+    status, _, err = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", "--steps", 20)
+    assert status == 2 and "the text is not the one that this run began with" in err
+
+
+def test_the_tokens_of_a_text_stay_beside_it_as_small_as_they_are(folder, capsys):
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)
+    tokens = list(folder.glob("text.txt.char.*.tokens"))
+    assert len(tokens) == 1 and tokens[0].stat().st_size < len(TEXT) + 1000
+    before = tokens[0].stat().st_mtime_ns
+    assert run(capsys, "train", "--data", "text.txt", "--out", "again", *TINY)[0] == 0
+    assert tokens[0].stat().st_mtime_ns == before and list(folder.glob("*.tokens")) == tokens
+
+
 def test_a_run_that_never_saved_begins_anew(folder, capsys):
     status, out, _ = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", *TINY)
     assert status == 0 and "nothing to go on with in run yet: a new run begins" in out and load_checkpoint("run").training is not None

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -32,10 +32,10 @@ from .transformer import option
 
 # %% ../nbs/08_training.ipynb #933e83ee
 def split_text(
-    ids: Int[Tensor, "position"],  # a text, as indices
+    ids: Integer[Tensor, "position"],  # a text, as indices
     fraction: float = 0.1,  # the part to keep from training
     at_most: int = 2**17,  # tokens to keep, which tell a loss to three digits
-) -> tuple[Int[Tensor, "train"], Int[Tensor, "validation"]]:
+) -> tuple[Integer[Tensor, "train"], Integer[Tensor, "validation"]]:
     "The beginning of a text for training, its end for validation; cut windows afterwards, never before."
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
@@ -44,7 +44,7 @@ def split_text(
 
 # %% ../nbs/08_training.ipynb #e7568280
 def sample_batch(
-    ids: Int[Tensor, "train"],  # a text, as indices
+    ids: Integer[Tensor, "train"],  # a text, as indices
     block_size: int,  # T
     batch_size: int,  # B
     generator: torch.Generator,  # where the places are drawn from
@@ -203,7 +203,7 @@ def choose_device(
 @torch.no_grad()
 def loss_by_position(
     model: nn.Module,  # a `LanguageModel`
-    ids: Int[Tensor, "validation"],  # a text, as indices
+    ids: Integer[Tensor, "validation"],  # a text, as indices
     batch_size: int = 64,
     stride: int | None = None,  # tokens between the starts of two windows; by default they do not overlap
 ) -> Float[Tensor, "position"]:
@@ -225,7 +225,7 @@ def loss_by_position(
 
 def evaluate(
     model: nn.Module,  # a `LanguageModel`
-    ids: Int[Tensor, "validation"],  # a text, as indices
+    ids: Integer[Tensor, "validation"],  # a text, as indices
     batch_size: int = 64,
 ) -> float:
     "The mean loss in nats per token over a whole text; each token is predicted once, from its window; a rest shorter than one is left out."
@@ -274,7 +274,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,  # a `LanguageModel`; trained in place
-        ids: Int[Tensor, "train"],  # the text to learn from, as indices
+        ids: Integer[Tensor, "train"],  # the text to learn from, as indices
         config: TrainingConfig,
     ):
         block_size = model.config.block_size
@@ -287,7 +287,8 @@ class Trainer:
             )
         self.team = find_team(config)
         self.device = choose_device(config.device) if self.team is None else self.team.device
-        self.model, self.ids, self.config = model.to(self.device), ids.to(self.device), config
+        self.model, self.config, self.text = model.to(self.device), config, ""
+        self.ids = ids.to(self.device) if ids.dtype == torch.long else ids  # tokens that are kept on the disk stay there
         self.forward = model if self.team is None else self.team.share(model)
         if config.compile:
             self.forward = torch.compile(self.forward)
@@ -307,7 +308,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = highest * rate(number, self.config)
         batch = sample_batch(self.ids, self.model.config.block_size, self.config.batch_size, self.generator)
-        loss = self.gradient(*(batch if self.team is None else self.team.rows(number, *batch)))
+        batch = [part.to(self.device) for part in (batch if self.team is None else self.team.rows(number, *batch))]
+        loss = self.gradient(*batch)
         may_look = self.device.type == "cpu" and self.team is None  # on a GPU, to look is to wait; and a team looks together
         if may_look and not loss.isfinite():
             self.give_up(f"became {loss.item()}", number)
@@ -388,13 +390,15 @@ class Trainer:
             for parameter, values in optimizer.state.items():
                 whole = values if self.team is None else {key: self.team.whole(value) for key, value in values.items()}
                 tensors |= {f"{names[parameter]}.{key}": value for key, value in whole.items()}
-        return {"config": asdict(self.config), "history": {**asdict(self.history), "loss": []}, "tensors": tensors}
+        return {"config": asdict(self.config), "history": {**asdict(self.history), "loss": []}, "text": self.text, "tensors": tensors}
 
     def restore(
         self,
         state: dict,  # that `state` gave, of a run that is to go on
     ) -> None:
-        "Go on where that run was; a ValueError where the state is none, or of another model or optimizer."
+        "Go on where that run was; a ValueError where the state is none, or of another text, model or optimizer."
+        if self.text and state.get("text", self.text) != self.text:
+            raise ValueError("the text is not the one that this run began with: give that one, or begin a new run in another directory")
         try:
             tensors = dict(state["tensors"])
             self.generator.set_state(tensors.pop("generator"))
@@ -451,16 +455,18 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
 # %% ../nbs/08_training.ipynb #ac2e6d3f
 def train(
     model: nn.Module,  # a `LanguageModel`; trained in place
-    ids: Int[Tensor, "train"],  # the text to learn from, as indices
+    ids: Integer[Tensor, "train"],  # the text to learn from, as indices
     config: TrainingConfig,
-    validation_ids: Int[Tensor, "validation"] | None = None,  # a text to measure on
+    validation_ids: Integer[Tensor, "validation"] | None = None,  # a text to measure on
     on_evaluate: Callable[[History], None] | None = None,  # called at each evaluation, for a plot or a log
     directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
     tokenizer: CharTokenizer | BPETokenizer | None = None,  # saved beside the model
     resume: dict | None = None,  # `Checkpoint.training` of a run that is to go on
+    text: str = "",  # a digest of the text: a run does not go on with another one
 ) -> History:
     "Train a model, and say how it went. Ctrl-C ends the run after its step, evaluated and saved like any other."
     trainer = Trainer(model, ids, config)
+    trainer.text = text
     if resume is not None:
         trainer.restore(resume)
     history, team = trainer.history, trainer.team
