@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MUTATIONS = """
 tokenization
-    "".join(sorted(characters)) -> "".join(characters)  # the order of the vocabulary is that of a set
+    np.flatnonzero(seen) -> np.flatnonzero(seen)[::-1]  # the vocabulary begins with the last character
     ids[1:].unfold(0 -> ids[:-1].unfold(0  # no shift
     (ids < 0) | (ids >= self.vocab_size) -> ids >= self.vocab_size + 1  # indices outside are not refused
     ids[:-1].unfold(0, block_size, 1) -> ids[:-1].unfold(0, block_size, block_size)  # windows that do not overlap

@@ -273,7 +273,7 @@ def encode_files(
 
     def pieces(what: str) -> Iterator[str]:
         with bar(what) as shown:
-            yield from joined_pieces(files, encoding, 2**16, shown.update)
+            yield from joined_pieces(files, encoding, 2**15, shown.update)
         if state() != before:
             raise ValueError(f"{first} was changed while it was read: try again when it is complete")
 
