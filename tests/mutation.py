@@ -49,7 +49,7 @@ text_files
     islice(placed, 8 * threads) -> placed  # all pieces are under way
     temporary.unlink() -> pass  # half a file is left
     != (digest, checksum.hexdigest()) -> != (digest, about["checksum"])  # damage is not seen
-    if given and as_json(given) != about["tokenizer"]: -> if False:  # the tokens of another tokenizer
+    elif as_json(given) != about["tokenizer"]: -> elif False:  # the tokens of another tokenizer
     offset = 8 + int -> offset = int  # numbers begin in the header
     self.pages.madvise(mmap.MADV_DONTNEED) -> pass  # nothing is given back
     hashlib.sha256(encoding.encode()) -> hashlib.sha256()  # the same bytes in another encoding
