@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MUTATIONS = """
 tokenization
-    "".join(sorted(characters)) -> "".join(characters)  # the order of the vocabulary is that of a set
+    np.flatnonzero(seen) -> np.flatnonzero(seen)[::-1]  # the vocabulary begins with the last character
     ids[1:].unfold(0 -> ids[:-1].unfold(0  # no shift
     (ids < 0) | (ids >= self.vocab_size) -> ids >= self.vocab_size + 1  # indices outside are not refused
     ids[:-1].unfold(0, block_size, 1) -> ids[:-1].unfold(0, block_size, block_size)  # windows that do not overlap
@@ -49,7 +49,7 @@ text_files
     islice(placed, 8 * threads) -> placed  # all pieces are under way
     temporary.unlink() -> pass  # half a file is left
     != (digest, checksum.hexdigest()) -> != (digest, about["checksum"])  # damage is not seen
-    if given and as_json(given) != about["tokenizer"]: -> if False:  # the tokens of another tokenizer
+    elif as_json(given) != about["tokenizer"]: -> elif False:  # the tokens of another tokenizer
     offset = 8 + int -> offset = int  # numbers begin in the header
     self.pages.madvise(mmap.MADV_DONTNEED) -> pass  # nothing is given back
     hashlib.sha256(encoding.encode()) -> hashlib.sha256()  # the same bytes in another encoding

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -309,6 +310,18 @@ def test_another_tokenizer_has_another_file(tmp_path):
     assert encode_files(files, lambda pieces: given).tokenizer is given
     assert encode_files(files, lambda pieces: BPETokenizer.from_text(pieces, 257)).tokenizer.vocab_size == 257
     assert kind_of(lambda pieces: given) is None and kind_of(given) == "char" and kind_of(bpe300("a")) == "bpe256"
+
+
+def test_a_tokenizer_of_another_make_is_used_as_it_is(tmp_path):
+    odd = BPETokenizer(tokenizers.Tokenizer(tokenizers.models.BPE({"b": 0, "a": 1}, [])))  # without the bytes: `load` would refuse it
+    for _ in range(2):
+        assert encode_files(written(tmp_path, "abba"), odd).ids.tolist() == [1, 0, 0, 1]
+
+
+def test_a_disk_that_forgets_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "open_tokens", lambda *_: None)
+    with pytest.raises(OSError, match="does not hold what was written there"):
+        encode_files(written(tmp_path, "abba"), CharTokenizer.from_text)
 
 
 def test_a_changed_text_is_encoded_anew_and_its_old_tokens_are_deleted(tmp_path):

@@ -211,15 +211,16 @@ def open_tokens(
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if (about["digest"], about["checksum"]) != (digest, checksum.hexdigest()):
             return None
-        if given and as_json(given) != about["tokenizer"]:
+        if given is None:
+            content = json.loads(about["tokenizer"])
+            is_char = "characters" in content
+            given = CharTokenizer("".join(content["characters"])) if is_char else BPETokenizer(from_json(content, path))
+        elif as_json(given) != about["tokenizer"]:
             return None
-        content = json.loads(about["tokenizer"])
-        is_char = "characters" in content
-        tokenizer = CharTokenizer("".join(content["characters"])) if is_char else BPETokenizer(from_json(content, path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says that nobody may write to it
             ids = torch.frombuffer(pages, dtype=dtype, count=count, offset=offset)
-        return EncodedText(ids, given or tokenizer, digest, pages)
+        return EncodedText(ids, given, digest, pages)
     except (OSError, SafetensorError, ValueError, LookupError, TypeError):
         return None
 
@@ -273,7 +274,7 @@ def encode_files(
 
     def pieces(what: str) -> Iterator[str]:
         with bar(what) as shown:
-            yield from joined_pieces(files, encoding, 2**16, shown.update)
+            yield from joined_pieces(files, encoding, 2**15, shown.update)
         if state() != before:
             raise ValueError(f"{first} was changed while it was read: try again when it is complete")
 
@@ -284,7 +285,7 @@ def encode_files(
     given = tokenizer if isinstance(tokenizer, Tokenizer) else None
     hashes = [digest, hashlib.sha256((digest + as_json(given)).encode()).hexdigest()] if given else [digest]
     name = f"{first.name[:50]}.{kind_of(tokenizer)}"
-    names = [f"{name}.{hash[:16]}.tokens" for hash in hashes]
+    names = [f"{name}.{code[:16]}.tokens" for code in hashes]
     for path in [place / name for place in (first.parent, elsewhere) for name in names]:
         if found := open_tokens(path, digest, given):
             return found
@@ -297,4 +298,6 @@ def encode_files(
     for old in path.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}.tokens"):
         with suppress(OSError):
             old == path or old.unlink()
-    return open_tokens(path, digest, tokenizer)
+    if found := open_tokens(path, digest, tokenizer):
+        return found
+    raise OSError(f"{path} does not hold what was written there: is the disk in order?")

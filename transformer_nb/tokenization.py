@@ -10,6 +10,7 @@ __all__ = ['WORD_END', 'CharTokenizer', 'code_points', 'read_json', 'series_corp
 # %% ../nbs/00_tokenization.ipynb #20b518b0
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from importlib import resources
@@ -43,12 +44,12 @@ class CharTokenizer:
         text: str | Iterable[str],  # the vocabulary is made of its characters; a long text may come in pieces
     ) -> "CharTokenizer":
         "The tokenizer of a text; an empty text is a ValueError."
-        characters = set()
+        seen = np.zeros(sys.maxunicode + 1, dtype=bool)  # of each code point, whether it occurs
         for piece in [text] if isinstance(text, str) else text:
-            characters.update(piece)
-        if not characters:
+            seen[code_points(piece)] = True
+        if not seen.any():
             raise ValueError("cannot make a vocabulary from an empty text: give at least one character")
-        return cls("".join(sorted(characters)))
+        return cls("".join(map(chr, np.flatnonzero(seen))))
 
     @property
     def vocab_size(self) -> int:
@@ -197,8 +198,8 @@ class BPETokenizer:
         text: str,
     ) -> Int[Tensor, "position"]:
         "The indices of a text, at most as many as it has bytes; a lone surrogate is a UnicodeEncodeError that names it."
-        ids = self.tokenizer.encode(whole_characters(text), add_special_tokens=False).ids
-        return torch.tensor(ids, dtype=torch.long)
+        batch = self.tokenizer.encode_batch_fast([whole_characters(text)], add_special_tokens=False)  # other threads may run
+        return torch.tensor(batch[0].ids, dtype=torch.long)
 
     def decode(
         self,
@@ -292,7 +293,7 @@ WORD_END = re.compile(r".*\w(?= \w)|.*\S(?=[ \n])", re.DOTALL)  # up to the last
 
 def whole_words(
     pieces: Iterable[str],  # a text, cut anywhere
-    size: int = 2**16,  # the characters that a piece has at least, but for the last
+    size: int = 2**15,  # the characters that a piece has at least, but for the last
 ) -> Iterator[str]:
     "The same text in pieces that end where words end, so that they have the tokens of the whole."
     held, length = [], 0
