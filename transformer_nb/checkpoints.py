@@ -222,7 +222,7 @@ class Run:
         if find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(self.directory / "tensorboard", purge_step=step)
+            self.board = SummaryWriter(self.directory / "tensorboard", purge_step=step + 1 if step else 0)
 
     def forget(
         self,
