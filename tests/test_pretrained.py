@@ -529,6 +529,7 @@ def test_what_a_configuration_leaves_unsaid_has_the_value_of_the_library(saved):
         (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel makes no sense"),
         (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel makes no sense|have another shape"),
         (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: .300000000000, 15. is wanted"),
+        (lambda d: reconfigure(d, n_layer=10**9), ValueError, r"asks for 1000000000 layers, and there are \d+ weights"),
         (lambda d: reconfigure(d, n_layer=4), ValueError, "weights layers.3.attention.in_proj_bias and 11 more are missing"),
         (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are no numbers to compute with"),
         (lambda d: rewrite(d, lambda w: {n: v for n, v in w.items() if "ln_f.bias" not in n}), ValueError, "weights norm.bias are missing"),

@@ -645,6 +645,9 @@ def read_directory(
         weights = {}
         for file in files:
             weights.update(load_file(directory / file))
+        layers = max((n for key, n in config.items() if "layer" in key and type(n) is int), default=0)
+        if layers > len(weights):
+            raise ValueError(f"its configuration asks for {layers} layers, and there are {len(weights)} weights")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no model in {directory}: {Path(error.filename or files[0]).name} is missing; it takes config.json and model.safetensors"
