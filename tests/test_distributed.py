@@ -11,13 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import small_config
+from helpers import needs_muon, small_config
 
 from transformer_nb.checkpoints import load_checkpoint, read_metrics
 from transformer_nb.distributed import Team
 from transformer_nb.training import Trainer, TrainingConfig
 from transformer_nb.transformer import LanguageModel
 
+pytestmark = needs_muon  # half of the runs have it, and the command line has it where nothing else is said
 RUNS = {
     "plain": {},
     "parts": dict(accumulate=2),
