@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from transformer_nb.tokenization import CharTokenizer
+from transformer_nb.training import TrainingConfig
 from transformer_nb.transformer import (
     EncoderDecoder,
     LanguageModel,
     TransformerConfig,
 )
 
+TEXT = "to be or not to be, that is the question. " * 8
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon is in PyTorch from 2.9 on")
@@ -98,3 +101,28 @@ def small_language_model(**options):
 def small_encoder_decoder(**options):
     "The paper's model, with random and large parameters."
     return randomize(EncoderDecoder(small_config(**options))).eval()
+
+
+def text_and_model(**options):
+    "A small text as indices, its tokenizer, and a model for it."
+    tokenizer = CharTokenizer.from_text(TEXT)
+    model = LanguageModel(small_config(vocab_size=tokenizer.vocab_size, **options))
+    return tokenizer.encode(TEXT), tokenizer, model
+
+
+def short_run(**options):
+    "A training that takes a moment."
+    return TrainingConfig(**{**dict(steps=12, batch_size=4, eval_every=5, device="cpu"), **options})
+
+
+def weights(model):
+    "A copy of what a model has learned."
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def one_line(error):
+    return len(str(error.value).splitlines()) == 1

@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from helpers import randomize, small_config, small_encoder_decoder, small_language_model
+from helpers import TEXT, one_line, randomize, same_weights, short_run, small_encoder_decoder, small_language_model, text_and_model, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,31 +26,7 @@ from transformer_nb.training import Trainer, TrainingConfig, train
 from transformer_nb.transformer import LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the copies do nothing but files
-TEXT = "to be or not to be, that is the question. " * 8
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")  # that Python tells its audit hooks of
-
-
-def text_and_model(**options):
-    "A small text as indices, its tokenizer, and a model for it."
-    tokenizer = CharTokenizer.from_text(TEXT)
-    model = LanguageModel(small_config(vocab_size=tokenizer.vocab_size, **options))
-    return tokenizer.encode(TEXT), tokenizer, model
-
-
-def short_run(**options):
-    return TrainingConfig(**{**dict(steps=12, batch_size=4, eval_every=5, device="cpu"), **options})
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same_weights(a, b):
-    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
-
-
-def one_line(error):
-    return len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("make", [small_language_model, small_encoder_decoder])

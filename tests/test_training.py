@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import needs_muon, small_config, small_language_model
+from helpers import TEXT, needs_muon, one_line, same_weights, short_run, small_config, small_language_model, text_and_model, weights
 
 from transformer_nb.tokenization import CharTokenizer
 from transformer_nb.training import (
@@ -31,32 +31,6 @@ from transformer_nb.training import (
     train,
 )
 from transformer_nb.transformer import LanguageModel, TransformerConfig
-
-TEXT = "to be or not to be, that is the question. " * 8
-
-
-def text_and_model(**options):
-    "A small text as indices, its tokenizer, and a model for it."
-    tokenizer = CharTokenizer.from_text(TEXT)
-    model = LanguageModel(small_config(vocab_size=tokenizer.vocab_size, **options))
-    return tokenizer.encode(TEXT), tokenizer, model
-
-
-def short_run(**options):
-    return TrainingConfig(**{**dict(steps=12, batch_size=4, eval_every=5, device="cpu"), **options})
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same_weights(a, b):
-    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
-
-
-def one_line(error):
-    return len(str(error.value).splitlines()) == 1
-
 
 # Data.
 
