@@ -63,7 +63,9 @@ class Team:
         "The model to call: its gradients will be the mean over the processes, its weights are those of the first one."
         with self.watched():
             if not self.shard:
-                self.shared = DistributedDataParallel(model, broadcast_buffers=False)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # of the option's next name, which older versions do not know
+                    self.shared = DistributedDataParallel(model, broadcast_buffers=False)
                 return self.shared
             self.kind, self.shared = type(model), model
             for tensor in model.parameters():
