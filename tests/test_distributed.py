@@ -106,7 +106,8 @@ def furthest(a, b):
 @pytest.mark.parametrize("name", [name for name in RUNS if "dropout" not in name])
 def test_two_processes_learn_as_one_with_the_whole_batch(found, folders, name):
     alone, first, second = (runs[name] for runs in found)
-    close, near = (1e-4, 1e-2) if "muon" in RUNS[name].values() else (1e-5, 1e-3)  # Muon multiplies in bfloat16
+    near = 1e-2 if "muon" in RUNS[name].values() else 1e-3  # Muon multiplies in bfloat16
+    close = 1e-4 if near > 1e-3 and RUNS[name].get("shard") else 1e-5
     assert furthest(alone["loss"], first["loss"]) < close and alone["loss"][-1] < alone["loss"][0]
     assert furthest(alone["validation"], first["validation"]) < close
     assert first["loss"] == second["loss"] and first["validation"] == second["validation"]
