@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 config = ConfigParser()
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
@@ -18,7 +18,7 @@ setup(
     author=settings["author"],
     license="Apache-2.0",
     keywords=settings["keywords"],
-    packages=[settings["lib_name"]],
+    packages=find_packages(include=[settings["lib_name"], settings["lib_name"] + ".*"]),
     package_data={settings["lib_name"]: ["data/*", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),

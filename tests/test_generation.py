@@ -11,17 +11,13 @@ from hypothesis import strategies as st
 
 from transformer_nb.generation import (
     KeyValueCache,
-    LaidOutModel,
-    can_be_laid_out,
     choose,
     generate,
     keep_top_k,
     keep_top_p,
+    next_token_logits,
     pad_left,
-    product,
-    reader,
 )
-from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.transformer import POSITIONS, LanguageModel, TransformerConfig
 
 norm_first = pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
@@ -409,7 +405,7 @@ def test_prompts_of_different_length_have_the_logits_that_each_has_alone(positio
     prompts = [indices(length) for length in (3, 1, 6)]
     text, padding = pad_left(prompts, torch.device("cpu"))
     for use_cache in (True, False):
-        read = reader(model, padding, use_cache)
+        read = next_token_logits(model, padding, use_cache)
         first = read(text)
         longer = torch.cat((text, indices(3, 1)), dim=1)
         for row, (prompt, pad) in enumerate(zip(prompts, padding)):
@@ -470,133 +466,16 @@ def test_a_cache_can_be_reordered():
     assert keys.equal(k[[2, 0, 2, 2]]) and values.equal(v[[2, 0, 2, 2]]) and len(cache) == 2
 
 
-# A model laid out for one token at a time.
-
-VARIANTS = {
-    "gpt2": {},
-    "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True),
-    "modern": dict(TransformerConfig.preset("modern").__dict__, vocab_size=13),
-    "llama": dict(norm="rms", positions="rotary", gated=True, activation="silu", bias=False, tie_embeddings=False),
-    "previous, post-norm": dict(previous_token=True, norm_first=False, positions="none"),
-    "bert's parts": dict(embedding_norm=True, n_segments=2, deep_head=True, head_bias=True, final_norm=False),
-}
-
-
-def variant(name, dtype=torch.float64, **sizes):
-    "A model of each kind with random weights everywhere, so that no part is without effect."
-    options = {"tie_embeddings": name == "gpt2", **VARIANTS[name], **dict(vocab_size=13, block_size=16, n_layers=2, n_heads=2, d_model=8, d_ff=12, dropout=0.1), **sizes}
-    torch.manual_seed(0)
-    model = LanguageModel(TransformerConfig(**options))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return model.to(dtype).eval()
-
-
-@pytest.mark.parametrize("prompt", [1, 2, 7])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_laid_out_model_has_the_logits_of_the_model(name, prompt):
-    model, ids, padding = variant(name), indices(3, 12), torch.tensor([0, 0, 0])
-    laid_out = LaidOutModel(model, padding, 12)
-    with torch.no_grad():
-        found = [laid_out.read(ids[:, :prompt]), *(laid_out.read_one(token) for token in ids[:, prompt:].unbind(1))]
-        expected = model(ids)[:, prompt - 1 :]
-    torch.testing.assert_close(torch.stack(found, 1), expected, rtol=1e-6, atol=1e-6)  # tables of rotations are float32
-    assert len(laid_out) == 12
-
-
-@pytest.mark.parametrize("heard", [True, False])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_texts_of_different_length_side_by_side_have_the_logits_that_each_has_alone(name, heard):
-    model = variant(name)
-    text, padding = pad_left([indices(n) for n in (1, 3, 6)], torch.device("cpu"))
-    if heard:
-        model.stack.layers[0].register_forward_hook(lambda *_: None)
-    assert can_be_laid_out(model) != heard
-    read = reader(model, padding, use_cache=True)
-    for _ in range(14):  # beyond the window too
-        logits = read(text)
-        for row, pad in enumerate(padding):
-            with torch.no_grad():
-                alone = model(text[row : row + 1, max(pad, text.shape[1] - 16) :])[0, -1]
-            torch.testing.assert_close(logits[row], alone, rtol=1e-6, atol=1e-6)
-        text = torch.cat((text, indices(3, 1)), dim=1)
-
-
-@pytest.mark.parametrize("heard", [True, False])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_with_keys_and_values_in_modules_the_tokens_are_the_same_too(name, heard):
-    model, texts = variant(name), [indices(n) for n in (2, 5)]
-    expected = generate(model, texts, 14, temperature=0)
-    if heard:
-        model.stack.layers[0].register_forward_hook(lambda *_: None)
-    else:
-        model.stack.layers[1].attention.attend = model.stack.layers[1].attention.attend
-    assert not can_be_laid_out(model)
-    assert all(a.equal(b) for a, b in zip(generate(model, texts, 14, temperature=0), expected))
-
-
-def test_who_listens_hears_each_token_and_who_replaces_is_obeyed():
-    model, calls = variant("gpt2"), []
-    expected = generate(model, indices(3), 6, temperature=0)
-    model.stack.layers[0].feed_forward.register_forward_hook(lambda *_: calls.append(1))
-    assert generate(model, indices(3), 6, temperature=0).shape == expected.shape and len(calls) == 6
-    model = variant("gpt2")
-    model.stack.layers[0].attention.attend = lambda q, k, v, *_: (0 * q, None)
-    torch.manual_seed(1)
-    prompt = indices(3)
-    assert generate(model, prompt, 12, temperature=0).equal(generate(model, prompt, 12, temperature=0, use_cache=False))
-
-
-def test_parts_of_other_people_are_used_as_they_are():
-    class Doubled(LayerNorm):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
-    model, prompt = variant("gpt2"), indices(2, 3)
-    model.stack.layers[0].residual1.norm = Doubled(8).double()
-    assert can_be_laid_out(model)
-    assert generate(model, prompt, 12, temperature=0).equal(generate(model, prompt, 12, temperature=0, use_cache=False))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, 2, 5])
-@pytest.mark.parametrize("out, features", [(6, 4), (65, 384), (1024, 256), (1031, 256)])
-def test_a_product_of_few_rows(rows, out, features, bias):
-    x, weight, bias = torch.randn(rows, features), torch.randn(out, features), torch.randn(out) if bias else None
-    expected, place = torch.nn.functional.linear(x, weight, bias), torch.zeros(rows, 3, out)[:, 1]
-    torch.testing.assert_close(product(weight, bias)(x), expected, rtol=1e-4, atol=1e-4)
-    product(weight, bias)(x, out=place)
-    torch.testing.assert_close(place, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_larger_model_writes_the_same_with_and_without_cache(dtype):
-    model, prompt = variant("gpt2", torch.float32, d_model=256, d_ff=1024), indices(2, 4)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    model.to(dtype)
-    laid_out, ids = LaidOutModel(model, torch.tensor([0, 0]), 12), indices(2, 12)
-    with torch.no_grad():
-        found = [laid_out.read(ids[:, :4]), *(laid_out.read_one(token) for token in ids[:, 4:].unbind(1))]
-        bound = 1e-4 if dtype == torch.float32 else 0.2
-        torch.testing.assert_close(torch.stack(found, 1), model(ids)[:, 3:], rtol=bound, atol=bound)
-    assert found[0].dtype == dtype
-
-
-def test_the_settings_of_the_process_are_left_as_they_were():
-    before = torch.backends.mkldnn.enabled, torch.get_num_threads(), torch.is_grad_enabled()
-    for model in (variant("gpt2", torch.float32), variant("gpt2")):
-        generate(model, indices(3), 3)
-        assert (torch.backends.mkldnn.enabled, torch.get_num_threads(), torch.is_grad_enabled()) == before
+# The token before, and the last position.
 
 
 def test_a_token_without_its_predecessor_is_refused():
-    model, cache = variant("modern"), [KeyValueCache(8), KeyValueCache(8)]
+    model, cache = small_language_model(previous_token=True), [KeyValueCache(8), KeyValueCache(8)]
     model(indices(1, 3), cache=cache)
     with pytest.raises(ValueError, match="begin at place 3.*give it as `before`"):
         model(indices(1, 1), cache=cache)
 
 
 def test_the_logits_at_the_last_position_alone():
-    model, ids = variant("modern"), indices(2, 7)
+    model, ids = small_language_model(previous_token=True), indices(2, 7)
     torch.testing.assert_close(model(ids, last_only=True), model(ids)[:, -1:])

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['POSITIONS', 'NORMS', 'ACTIVATIONS', 'PRESETS', 'FeedForward', 'Residual', 'EncoderLayer', 'DecoderLayer', 'RMSNorm',
            'GatedFeedForward', 'quick_gelu', 'squared_relu', 'option', 'TransformerConfig', 'Encoder', 'Decoder',
-           'Embedding', 'initialize', 'output_projection', 'DeepHead', 'LanguageModel', 'EncoderDecoder', 'shift_right',
-           'count_parameters']
+           'to_autocast_dtype', 'Embedding', 'initialize', 'output_projection', 'DeepHead', 'LanguageModel',
+           'EncoderDecoder', 'shift_right', 'count_parameters']
 
 # %% ../nbs/06_transformer.ipynb #5c2c23c7
 import math
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from .embeddings import TokenEmbedding
 from .layer_norm import LayerNorm
-from .linear import Linear, autocast
 from .multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
     LearnedPositionalEncoding,
@@ -42,8 +41,8 @@ class FeedForward(nn.Module):
         bias: bool = True,  # whether the two products add a bias
     ):
         super().__init__()
-        self.linear1 = Linear(d_model, d_ff, bias=bias)
-        self.linear2 = Linear(d_ff, d_model, bias=bias)
+        self.linear1 = nn.Linear(d_model, d_ff, bias=bias)
+        self.linear2 = nn.Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(
@@ -188,9 +187,9 @@ class GatedFeedForward(nn.Module):
         bias: bool = True,  # whether the three products add a bias
     ):
         super().__init__()
-        self.gate = Linear(d_model, d_ff, bias=bias)
-        self.linear1 = Linear(d_model, d_ff, bias=bias)
-        self.linear2 = Linear(d_ff, d_model, bias=bias)
+        self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.linear1 = nn.Linear(d_model, d_ff, bias=bias)
+        self.linear2 = nn.Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(
@@ -398,6 +397,16 @@ class Decoder(nn.Module):
         return self.norm(x)
 
 # %% ../nbs/06_transformer.ipynb #0d5b801e
+def to_autocast_dtype(
+    x: Float[Tensor, "*batch feature"],
+) -> Float[Tensor, "*batch feature"]:
+    "x in the precision of `torch.autocast`, where that is on; float64 stays float64, as in autocast itself."
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
 class Embedding(nn.Module):
     "Tokens to vectors that know their place: what stands below each stack."
 
@@ -432,7 +441,7 @@ class Embedding(nn.Module):
             x = x + self.embed_previous(ids, offset, before)
         if self.segments is not None:
             x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
-        return autocast(self.dropout(self.norm(x)))  # the stream of the residuals keeps this precision
+        return to_autocast_dtype(self.dropout(self.norm(x)))  # the residual stream keeps this precision
 
     def embed_previous(
         self,
@@ -472,7 +481,7 @@ def output_projection(
     embedding: Embedding,  # whose matrix is used again where the config ties them
 ) -> nn.Module:
     "From the last vector to a score for each token; without bias, as its matrix is the embedding's (section 3.4)."
-    head = Linear(config.d_model, config.vocab_size, bias=config.head_bias)
+    head = nn.Linear(config.d_model, config.vocab_size, bias=config.head_bias)
     if config.tie_embeddings:
         head.weight = embedding.tokens.weight
     return DeepHead(config, head) if config.deep_head else head
@@ -484,10 +493,10 @@ class DeepHead(nn.Module):
     def __init__(
         self,
         config: TransformerConfig,
-        projection: Linear,  # from d_model to a score for each token
+        projection: nn.Linear,  # from d_model to a score for each token
     ):
         super().__init__()
-        self.linear = Linear(config.d_model, config.d_model, config.bias)
+        self.linear = nn.Linear(config.d_model, config.d_model, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.norm = config.make_norm(config.d_model)
         self.projection = projection
