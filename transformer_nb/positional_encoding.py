@@ -142,7 +142,8 @@ class RotaryPositionalEncoding(nn.Module):
                 angle = angles(2 * end, self.d_k, self.base)
                 self.cosines, self.sines = angle.cos().to(self.cosines), angle.sin().to(self.sines)
         cos, sin = self.cosines[offset:end], self.sines[offset:end]
-        if x.dtype == cos.dtype == torch.float32 and x.device.type in ("cpu", "cuda"):  # (a + ib)(cos + i sin) in one pass
+        on_device = x.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling()  # the compiler knows no complex numbers
+        if on_device and x.dtype == cos.dtype == torch.float32:  # (a + ib)(cos + i sin) in one pass
             pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())  # (..., position, pair)
             return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
         a, b = x[..., 0::2], x[..., 1::2]  # (..., position, pair)

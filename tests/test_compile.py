@@ -1,0 +1,67 @@
+"Each model is one graph for `torch.compile`, and a compiled one learns what it learns without."
+
+import shutil
+
+import pytest
+import torch
+from helpers import short_run, small_encoder_decoder, small_language_model, text_and_model, weights
+
+from transformer_nb.attention import padding_mask
+from transformer_nb.training import train
+from transformer_nb.transformer import POSITIONS
+
+positions = pytest.mark.parametrize("positions", POSITIONS)
+PARTS = {
+    "plain": {},
+    "modern": dict(previous_token=True, gated=True, norm="rms", tie_embeddings=False),
+    "bert": dict(n_segments=2, deep_head=True, embedding_norm=True, head_bias=True, norm_first=False),
+}
+
+
+def compiled(model, *inputs, **options):
+    "What a model gives when it is compiled, and the number of graphs; an error where it is more than one."
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    output = torch.compile(model, fullgraph=True, backend=backend)(*inputs, **options)
+    return output, len(graphs)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@positions
+@pytest.mark.parametrize("parts", PARTS)
+def test_a_language_model_is_one_graph(parts, positions):
+    model, ids = small_language_model(positions=positions, **PARTS[parts]), torch.randint(13, (3, 8))
+    for options in ({}, {"mask": padding_mask([8, 5, 3], 8)}, {"last_only": True}):
+        output, graphs = compiled(model, ids, **options)
+        assert graphs == 1
+        torch.testing.assert_close(output, model(ids, **options))
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@positions
+def test_an_encoder_decoder_is_one_graph(positions):
+    model, source, target = small_encoder_decoder(positions=positions), torch.randint(13, (3, 7)), torch.randint(13, (3, 8))
+    output, graphs = compiled(model, source, target)
+    assert graphs == 1
+    torch.testing.assert_close(output, model(source, target))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch about itself
+@pytest.mark.skipif(not shutil.which("g++"), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_a_compiled_model_learns_what_it_learns_without():
+    "By the real compiler, forward and backward, with the parts of the default recipe."
+    losses, learned = [], []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        torch.compiler.reset()
+        ids, _, model = text_and_model(n_layers=1, positions="rotary", previous_token=True, tie_embeddings=False)
+        losses.append(train(model, ids, short_run(steps=6, warmup_steps=0, learning_rate=1e-2, compile=compile)).loss)
+        learned.append(weights(model))
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*learned, rtol=1e-3, atol=1e-4)
