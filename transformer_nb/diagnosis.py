@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'BATTERIES', 'FIRST_OF_ALL', 'Finding', 'Diagnosis', 'close', 'modules_of', 'running', 'first_tensor',
-           'Sequence', 'leaves', 'shape', 'finite', 'deterministic', 'batch', 'causality', 'reach', 'prefix', 'order',
-           'heads_check', 'mixing', 'stream', 'registered', 'gradient', 'tied', 'start', 'overfit', 'Attention',
-           'attention_shape', 'attention_deterministic', 'attention_rows', 'attention_scale', 'as_if', 'attention_mask',
-           'attention_extreme', 'attention_apart', 'attention_gradient', 'attention_parity', 'Function', 'norm_axis',
-           'norm_size', 'norm_epsilon', 'places_added', 'places_paper', 'Loss', 'loss_padding', 'loss_reference',
-           'Objective', 'objective_next', 'diagnose', 'untouched']
+           'Sequence', 'UsedTensors', 'leaves', 'shape', 'finite', 'deterministic', 'batch', 'causality', 'reach',
+           'prefix', 'order', 'heads_check', 'mixing', 'stream', 'registered', 'gradient', 'tied', 'start', 'overfit',
+           'Attention', 'attention_shape', 'attention_deterministic', 'attention_rows', 'attention_scale', 'as_if',
+           'attention_mask', 'attention_extreme', 'attention_apart', 'attention_gradient', 'attention_parity',
+           'Function', 'norm_axis', 'norm_size', 'norm_epsilon', 'places_added', 'places_paper', 'Loss', 'loss_padding',
+           'loss_reference', 'Objective', 'objective_next', 'diagnose', 'untouched']
 
 # %% ../nbs/09_bug_museum.ipynb #3630ad20
 import copy
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .attention import causal_mask, padding_mask, scaled_dot_product_attention
 from .positional_encoding import sinusoidal_encoding
@@ -178,26 +179,44 @@ class Sequence:
     @functools.cached_property
     def outputs(self) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         "An output with its graph, the parameters that the object owns up to, and all that the graph leads to."
-        with running(self.fn), torch.enable_grad():
+        with running(self.fn), torch.enable_grad(), UsedTensors() as used:
             output = first_tensor(self.fn(self.x))
         owned = {}
         for module in modules_of(self.fn):
             owned |= {name: p for name, p in module.named_parameters() if p.requires_grad}
-        return output, owned, leaves(output)
+        return output, owned, leaves(output, [*owned.values(), *used.found.values()])
 
 
-def leaves(output: Tensor) -> list[Tensor]:
-    "All tensors that want a gradient and had a part in an output, wherever they are kept."
-    found, seen, nodes = [], set(), [output.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        nodes += [following for following, _ in node.next_functions]
-    return found
+class UsedTensors(TorchFunctionMode):
+    "While it lasts, every tensor that wants a gradient, was not computed, and is handed to a function of PyTorch."
+
+    def __init__(self):
+        super().__init__()
+        self.found = {}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.look_at((*args, *(kwargs or {}).values()))
+        return function(*args, **(kwargs or {}))
+
+    def look_at(self, values: tuple | list) -> None:
+        "Note the tensors among these values, and in lists of them."
+        for value in values:
+            if isinstance(value, (tuple, list)):
+                self.look_at(value)
+            elif isinstance(value, Tensor) and value.is_leaf and value.requires_grad:
+                self.found[id(value)] = value
+
+
+def leaves(
+    output: Tensor,
+    candidates: list[Tensor],  # that want a gradient
+) -> list[Tensor]:
+    "Which of these tensors had a part in an output, each once."
+    candidates = list({id(tensor): tensor for tensor in candidates}.values())
+    if not output.requires_grad or not candidates:
+        return []
+    gradients = torch.autograd.grad(output.float().sum(), candidates, retain_graph=True, allow_unused=True)
+    return [tensor for tensor, gradient in zip(candidates, gradients) if gradient is not None]
 
 # %% ../nbs/09_bug_museum.ipynb #ec8241aa
 def shape(s: Sequence) -> Iterator[str]:

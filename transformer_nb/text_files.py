@@ -17,7 +17,6 @@ import os
 import secrets
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -208,7 +207,7 @@ def open_tokens(
             file.seek(offset)
             for block in iter(lambda: file.read(2**20), b""):
                 checksum.update(block)
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # whoever writes to it changes no file
         if (about["digest"], about["checksum"]) != (digest, checksum.hexdigest()):
             return None
         if given is None:
@@ -217,10 +216,7 @@ def open_tokens(
             given = CharTokenizer("".join(content["characters"])) if is_char else BPETokenizer(from_json(content, path))
         elif as_json(given) != about["tokenizer"]:
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says that nobody may write to it
-            ids = torch.frombuffer(pages, dtype=dtype, count=count, offset=offset)
-        return EncodedText(ids, given, digest, pages)
+        return EncodedText(torch.frombuffer(pages, dtype=dtype, count=count, offset=offset), given, digest, pages)
     except (OSError, SafetensorError, ValueError, LookupError, TypeError):
         return None
 
