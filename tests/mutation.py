@@ -94,13 +94,6 @@ layer_norm
     F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps) -> (x - x.mean(-1, True)) / (x.std(-1, False, True) + self.eps) * self.weight + (0 if self.bias is None else self.bias)  # epsilon outside the root
     self.weight, self.bias, self.eps) -> self.weight, None, self.eps)  # no bias
     self.weight, self.bias, self.eps) -> self.weight, self.bias)  # another epsilon
-linear
-    linear(gradient, weight.t()) -> linear(gradient, weight.t() * 2)  # another gradient of the input
-    product_of_columns(rows, inputs) -> product_of_columns(rows, inputs) * 2  # another gradient of the weights
-    rows.sum(0) -> rows.mean(0)  # another gradient of the bias
-    x, weight, bias = autocast(x), autocast(weight), None if bias is None else autocast(bias) -> pass  # autocast is not heard
-    and x.dtype != torch.float64: -> :  # float64 is rounded
-    and not is_watched() ->   # a counter of operations sees nothing
 multi_head_attention
     .view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
     heads.transpose(1, 2).flatten(2) -> heads.reshape(heads.shape[0], heads.shape[2], -1)  # merged without transpose
@@ -126,6 +119,7 @@ inspection
     del attention.attend -> pass  # the fused kernel does not come back
     self.watchers: -> self.watchers[:1]:  # one watcher at a time
 transformer
+    and x.dtype != torch.float64: -> :  # autocast rounds float64
     torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
     torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before
     x[:, -1:] if last_only -> x[:, :1] if last_only  # the first position
@@ -161,26 +155,37 @@ generation
     logits / temperature -> logits * temperature  # hot is cold
     if temperature == 0: -> if temperature < 0:  # greedy divides by zero
     keep_top_p(logits, top_p) -> keep_top_p(logits, 1 - top_p)  # the rest
-    return self.k[:, :, : self.length], self.v[:, :, : self.length] -> return self.k, self.v  # the empty part of the cache is attended
+    return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
     model.eval() -> pass  # written in training mode
-    if was_training: -> if False:  # left in evaluation mode
-    use_cache and length == text.shape[1] -> use_cache  # the cache is kept when the window slides
-    model(window[:, seen:], last_only=True, **options)[:, -1] -> model(window[:, seen:], **options)[:, 0]  # the wrong position
-    mask = None if self.mask is None else self.mask[..., :end] -> mask = None  # padding is attended
-    self.places[place - self.padding] -> self.places[place].expand(len(ids), -1)  # padding counts as places, laid out
-    self.q.copy_(self.turn(self.q, place)), newest.copy_ -> newest.copy_  # only keys are turned
-    len(weight) % pieces: -> False:  # pieces of unequal size
-    parts = weight.unflatten(0, (pieces, -1)) -> parts = weight.unflatten(0, (-1, pieces)).transpose(0, 1)  # pieces mixed
-    module._forward_hooks or module._forward_pre_hooks or not -> not  # who listens hears nothing
-    or not changed.isdisjoint(vars(module)) ->   # what was put in place of a part is ignored
-    return lambda x: norm(x + sublayer(x)) -> return lambda x: x + sublayer(norm(x))  # every norm first
-    self.newest = ids[:, -1] -> self.newest = ids[:, 0]  # another token before
-    before=window[:, seen - 1] if seen -> before=window[:, 0] if seen  # the first token of the text before each
-    activation(up(x)) -> up(activation(x))  # the activation before the product
-    activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
+    module.training = training -> pass  # left in evaluation mode
+    if users > 1: -> if False:  # the first thread to end puts the modes back under the others
+    if not use_cache or length < text.shape[1]: -> if not use_cache:  # the cache is kept when the window slides
+    model(text[:, -length:], last_only=True, **options)[:, -1] -> model(text[:, -length:], **options)[:, 0]  # the wrong position
+    "before": text[:, -2] -> "before": text[:, 0]  # the first token of the text before each
     seen - before.clamp(min=0) -> seen  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
+cpu/decoding
+    len(weight) % PIECES: -> False:  # pieces of unequal size
+    parts = weight.unflatten(0, (PIECES, -1)) -> parts = weight.unflatten(0, (-1, PIECES)).transpose(0, 1)  # pieces mixed
+    q, k = rotary(q, len(cache)), rotary(k, len(cache)) -> q = rotary(q, len(cache))  # only queries are rotated
+    mask = None if mask is None else mask[:, None] -> mask = None  # padding is attended
+    lambda x, sublayer: norm(x + dropout(sublayer(x))) -> lambda x, sublayer: x + dropout(sublayer(norm(x)))  # every norm first
+    x + dropout(sublayer(norm(x))) -> x + sublayer(norm(x))  # what stands in place of a dropout is ignored
+    down(activation(up(x))) -> down(up(activation(x)))  # the activation before the product
+    activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
+    or module.training or has_hooks(module): -> or module.training:  # who listens hears nothing
+    or module.training or has_hooks(module): -> or has_hooks(module):  # dropout is skipped in training
+    methods(kind) == AS_DEFINED[kind] and vars -> vars  # a method replaced on a class is ignored
+    and vars(module).keys().isdisjoint(AS_DEFINED[kind]) ->   # a method replaced on a module is ignored
+    known = getattr(module, "activation", F.relu) in ACTIVATIONS.values() -> known = True  # any activation is taken for a known one
+    and all(map(is_position_wise, module.children())) ->   # a part of a part is ignored
+    rotary is None or is_plain(rotary, RotaryPositionalEncoding) -> True  # a hook on the rotation hears nothing
+    return alike and plain and not torch.is_autocast_enabled(weights[0].device.type) -> return alike and plain  # autocast is not heard
+    return alike and plain and -> return alike and  # a weight of another type is read as if it were none
+cpu/hooks
+    or any(getattr(nn_module, name) for name in OF_ALL_MODULES) ->   # a hook for all modules is not seen
+    if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen
 distributed
     part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
     part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows

@@ -234,6 +234,12 @@ def test_under_autocast_the_modules_are_called():
     assert supports_fast_decode(model)
 
 
+def test_in_training_mode_the_modules_are_called():
+    model = variant("gpt2")
+    model.stack.layers[0].residual1.dropout.train()
+    assert not supports_fast_decode(model)
+
+
 # Hooks.
 
 HOOKS = {

@@ -866,3 +866,11 @@ def test_a_language_model_that_reads_piece_by_piece_gives_the_same_logits(positi
     cache = [KeyValueCache(8) for _ in range(2)]
     pieces = [model(piece, cache=cache) for piece in ids.split([3, 1, 2, 2], dim=1)]
     assert_same(torch.cat(pieces, dim=1), model(ids))
+
+
+def test_under_autocast_the_residual_stream_has_its_precision_and_float64_stays():
+    model, ids = small_language_model(), torch.randint(13, (2, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.embedding(ids).dtype == torch.bfloat16
+        assert model.double().embedding(ids).dtype == torch.float64
+    assert model.to("meta").embedding(ids.to("meta")).device.type == "meta"  # which autocast does not know
