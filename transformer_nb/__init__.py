@@ -9,10 +9,11 @@ order of their imports: no module imports from a later one.
     positional_encoding    vectors that know their place
     attention              one head, masks, `leak_test`
     layer_norm             each vector to mean 0 and variance 1
-    linear                 x W^T + b, by the fastest product there is
     multi_head_attention   several heads and what mixes them
     inspection             reading and replacing what happens inside a model
     transformer            layers, stacks, models and their configuration
+    cpu.hooks              whether anybody listens to a module
+    cpu.decoding           one new token in few calls, for models made of these layers alone
     generation             sampling, key-value cache
     checkpoints            what a run leaves on disk, whole at every moment
     distributed            several processes that train one model
