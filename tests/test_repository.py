@@ -19,7 +19,8 @@ from transformer_nb.plotting import CHAPTERS
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 PAGES = [p for p in NOTEBOOKS if p.stem[0].isdigit()]
-MODULES = sorted(p for p in (ROOT / "transformer_nb").glob("*.py") if p.stem != "_modidx")
+LIBRARY = ROOT / "transformer_nb"
+MODULES = sorted(p for p in LIBRARY.rglob("*.py") if p.stem != "_modidx")
 SIDE_BY_SIDE = dict(argvalues=NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -146,19 +147,34 @@ def test_links_lead_to_pages_that_exist():
             assert target in names, f"{path.name} links to {target}"
 
 
+def name_of(module):
+    "A module below the package: attention, cpu.hooks."
+    return ".".join(module.relative_to(LIBRARY).with_suffix("").parts)
+
+
+def imports_of(module):
+    "The modules of the package that a module imports from, wherever in it."
+    package = ("transformer_nb", *module.parent.relative_to(LIBRARY).parts)
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            name = ".".join((*base, node.module or ""))
+            if name.startswith("transformer_nb."):
+                yield name.removeprefix("transformer_nb.")
+
+
 def test_imports_run_downhill():
     order = ["plotting", "questions", *map(module_of, PAGES), "__main__"]
     order.insert(order.index("transformer"), "inspection")
-    order.insert(order.index("multi_head_attention"), "linear")
+    order.insert(order.index("generation"), "cpu.hooks")
+    order.insert(order.index("generation"), "cpu.decoding")
     order.insert(order.index("training"), "checkpoints")
     order.insert(order.index("tokenization") + 1, "text_files")
     order.insert(order.index("training"), "distributed")
     for module in MODULES:
-        if module.stem == "__init__":
-            continue
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                assert order.index(node.module) < order.index(module.stem), f"{module.stem} imports {node.module}"
+        if module.stem != "__init__":
+            for imported in imports_of(module):
+                assert order.index(imported) < order.index(name_of(module)), f"{name_of(module)} imports {imported}"
 
 
 def test_axis_names_come_from_the_glossary():
