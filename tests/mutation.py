@@ -158,7 +158,7 @@ generation
     return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
     model.eval() -> pass  # written in training mode
-    module.training = training -> pass  # left in evaluation mode
+    module.training = True -> pass  # left in evaluation mode
     if users > 1: -> if False:  # the first thread to end puts the modes back under the others
     if not use_cache or length < text.shape[1]: -> if not use_cache:  # the cache is kept when the window slides
     model(text[:, -length:], last_only=True, **options)[:, -1] -> model(text[:, -length:], **options)[:, 0]  # the wrong position
@@ -176,8 +176,8 @@ cpu/decoding
     activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
     or module.training or has_hooks(module): -> or module.training:  # who listens hears nothing
     or module.training or has_hooks(module): -> or has_hooks(module):  # dropout is skipped in training
-    methods(kind) == AS_DEFINED[kind] and vars -> vars  # a method replaced on a class is ignored
-    and vars(module).keys().isdisjoint(AS_DEFINED[kind]) ->   # a method replaced on a module is ignored
+    if any(methods(kind) != defined for kind, defined in AS_DEFINED.items()): -> if False:  # a method replaced on a class is ignored
+    return AS_DEFINED[kind].keys().isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
     known = getattr(module, "activation", F.relu) in ACTIVATIONS.values() -> known = True  # any activation is taken for a known one
     and all(map(is_position_wise, module.children())) ->   # a part of a part is ignored
     rotary is None or is_plain(rotary, RotaryPositionalEncoding) -> True  # a hook on the rotation hears nothing

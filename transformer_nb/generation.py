@@ -180,23 +180,24 @@ def evaluation_mode(
 ) -> Iterator[None]:
     "Inside, the model is in evaluation mode, however many threads are inside; the last one to leave puts each module back as it was."
     with LOCK:
-        users, modes = IN_EVALUATION.get(model) or (0, [(module, module.training) for module in model.modules()])
-        IN_EVALUATION[model] = users + 1, modes
-        model.eval()
+        users, in_training = IN_EVALUATION.get(model) or (0, [module for module in model.modules() if module.training])
+        IN_EVALUATION[model] = users + 1, in_training
+        if in_training:
+            model.eval()
     try:
         yield
     finally:
         with LOCK:
-            users, modes = IN_EVALUATION.pop(model)
+            users, in_training = IN_EVALUATION.pop(model)
             if users > 1:
-                IN_EVALUATION[model] = users - 1, modes
+                IN_EVALUATION[model] = users - 1, in_training
             else:
-                for module, training in modes:
-                    module.training = training
+                for module in in_training:
+                    module.training = True
 
 
 LOCK = Lock()
-IN_EVALUATION: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}  # how many are inside, and the modes before
+IN_EVALUATION: dict[nn.Module, tuple[int, list[nn.Module]]] = {}  # how many are inside, and what was in training mode before
 
 
 def check_generation(
