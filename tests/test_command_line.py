@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from transformer_nb.transformer import TransformerConfig
 OPTIMIZER = [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]  # Muon is in PyTorch from 2.9 on
 TINY = "--steps 12 --eval-every 5 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --device cpu".split()
 TINY += OPTIMIZER
+HUNG = 600  # seconds; what is waited for takes a few, so only a process that never ends is stopped by this
 TEXT = "to be or not to be, that is the question. " * 30
 
 
@@ -168,10 +168,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder):
     command = [sys.executable, "-u", "-m", "transformer_nb", "train", "--data", "text.txt", "--out", "run", *TINY]
     process = subprocess.Popen([*command, "--steps", "1000000"], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if line.startswith("step 5 "):
+        if line.startswith("step 10 "):
             break
-    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=HUNG)
     assert process.returncode == 0 and "the checkpoint in run is complete: go on with --resume" in rest
-    assert len(load_checkpoint(folder / "run").training["tensors"]["loss"]) > 5
+    assert len(load_checkpoint(folder / "run").training["tensors"]["loss"]) >= 10
