@@ -1,4 +1,4 @@
-"""Do the pages still show what is committed? `python -m tests.outputs` runs those that have changed and records the ones that do.
+"""Do the pages still show what is committed? `python tests/outputs.py` runs those that have changed and records the ones that do.
 
 The record, outputs.json, holds a digest of each page as it was when it was last compared: of its code cells and their outputs,
 and of everything they depend on. A page with another digest has changed, and is compared before the record accepts it.
@@ -19,10 +19,12 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
+from sample import drawn
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "tests" / "outputs.json"
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?|\bnan\b|\binf\b", re.IGNORECASE)
+OF_THE_REST = 2  # pages that `make test` compares though nothing says that they have changed
 TOLERANCES = {"trained": (0.1, 0.03), None: (1e-3, 1e-6)}  # relative and absolute
 
 # Which pages have changed.
@@ -171,13 +173,22 @@ def compare(page: str) -> list[str]:
     ]
 
 
+def chosen() -> list[str]:
+    "The pages that `make test` compares: those that have changed, and a few of the rest."
+    return changed() + drawn([page for page in pages() if page not in changed()], OF_THE_REST)
+
+
 def main(words: list[str]) -> int:
     "Compare the pages that have changed, or those whose path contains one of the words, and record those that agree."
-    chosen = [page for page in pages() if any(word in page for word in words)] if words else changed()
-    digests, failed = {page: digest(page) for page in chosen}, 0
+    if words == ["--list"]:
+        print(f"{len(changed())} of {len(pages())} pages are not as `make outputs` recorded them; outputs are compared of these and {OF_THE_REST} others:")
+        print(", ".join(Path(page).stem for page in chosen()))
+        return 0
+    asked = [page for page in pages() if any(word in page for word in words)] if words else changed()
+    digests, failed = {page: digest(page) for page in asked}, 0
     with ThreadPoolExecutor(2) as pool:
-        results = {page: pool.submit(compare, page) for page in reversed(chosen)}  # the later pages take longer
-        for page in chosen:
+        results = {page: pool.submit(compare, page) for page in reversed(asked)}  # the later pages take longer
+        for page in asked:
             try:
                 wrong = results[page].result()
             except RuntimeError as error:
@@ -187,7 +198,7 @@ def main(words: list[str]) -> int:
             kept = {p: d for p, d in record().items() if p in pages() and p != page}
             kept |= {} if wrong else {page: digests[page]}
             RECORD.write_text(json.dumps(kept, indent=0, sort_keys=True) + "\n", encoding="utf-8")
-    print(f"{len(chosen) - failed} of {len(chosen)} pages show what is committed")
+    print(f"{len(asked) - failed} of {len(asked)} pages show what is committed")
     return int(failed > 0)
 
 
