@@ -313,16 +313,24 @@ def mutations() -> list[tuple[str, str, str, str]]:
     return found
 
 
+def outdated() -> list[str]:
+    "What the list wants to replace and the package does not have any more."
+    return [f"{module} has no {before!r}" for module, before, _, _ in mutations() if before not in source(ROOT, module).read_text(encoding="utf-8")]
+
+
+def source(root: Path, module: str) -> Path:
+    "The file of a module."
+    return root / "transformer_nb" / f"{module.replace('.', '/')}.py"
+
+
 def survives(module: str, before: str, after: str, copy: Path, everywhere: bool) -> bool:
     "Whether the tests stay green with the mistake made in every place of the module; in a process of its own."
     shutil.copytree(ROOT / "transformer_nb", copy / "transformer_nb", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("tests", "nbs"):
         (copy / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "pyproject.toml", copy)
-    file = copy / "transformer_nb" / f"{module.replace('.', '/')}.py"
+    file = source(copy, module)
     code = file.read_text(encoding="utf-8")
-    if before not in code:
-        raise SystemExit(f"{module} has no {before!r}: the list of mistakes is out of date")
     file.write_text(code.replace(before, after), encoding="utf-8")
     child = os.fork()
     if child == 0:
@@ -368,6 +376,9 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only the mistakes whose line contains one of these")
     parser.add_argument("--sample", type=int, help="only so many of them, drawn by the commit")
     options = parser.parse_args()
+    if outdated():
+        print("the list of mistakes is out of date:", *outdated(), sep="\n")
+        return 1
 
     import beartype, hypothesis, jaxtyping, pytest, tokenizers, tqdm  # noqa: E401, F401  loaded once, for all that are forked off
     import safetensors.torch  # noqa: F401
