@@ -24,6 +24,7 @@ from sample import drawn
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "tests" / "outputs.json"
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?|\bnan\b|\binf\b", re.IGNORECASE)
+HUNG = 3600  # seconds that no cell takes on any machine, so only one that never ends is stopped by this
 OF_THE_REST = 2  # pages that `make test` compares though nothing says that they have changed
 TOLERANCES = {"trained": (0.1, 0.03), None: (1e-3, 1e-6)}  # relative and absolute
 
@@ -154,7 +155,7 @@ def disagreement(committed, fresh):
 def run(page: str, folder: Path):
     "A page, run from top to bottom in a kernel of its own, with one thread: the order of a sum depends on it."
     command = Path(sys.executable).with_name("jupyter-nbconvert")
-    options = ["--execute", "--to=notebook", f"--output-dir={folder}", "--ExecutePreprocessor.timeout=-1"]
+    options = ["--execute", "--to=notebook", f"--output-dir={folder}", f"--ExecutePreprocessor.timeout={HUNG}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([command, *options, ROOT / page], env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -275,7 +275,7 @@ def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 RUN = ("--save-every 3 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
        " --device cpu --seed 5").split()  # fmt: skip
 RUN += [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]
-IN_CI = [  # where the same run is killed, one process after the other: at the event of that number whose name contains these words
+KILLS = [  # of one run, one after the other: at the event of that number among those whose name contains these words
     (1, "tokens"),  # the text is being read
     (2, "gradient"),  # in the middle of a step, and nothing is saved yet
     (1, "half of model.safetensors"),  # in the middle of a file
@@ -314,7 +314,8 @@ class Runs:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline() or "[null, null, 0]")
 
-    def is_killed(self, name, number, word=""):
+    def kill(self, name, number, word=""):
+        "Begin the run or go on with it, and see that it dies exactly there."
         status, event, count = self.run(name, number, word)
         assert (status, count) == (-signal.SIGKILL, number) and word in event, f"{number} {word!r}: {status} {self.said()}"
 
@@ -350,8 +351,8 @@ def runs(tmp_path, request):
 
 @pytest.mark.parametrize("runs", ["--steps 30 --eval-every 5"], indirect=True)
 def test_a_run_killed_again_and_again_ends_in_the_weights_of_one_that_was_not(runs):
-    for number, word in IN_CI:
-        runs.is_killed("killed", number, word)
+    for number, word in KILLS:
+        runs.kill("killed", number, word)
     runs.ends_as_if_never_killed("killed")
 
 
@@ -361,7 +362,7 @@ KNOWN = "killed between measuring and saving at one step, a run measures and log
 @pytest.mark.xfail(strict=True, reason=KNOWN)
 @pytest.mark.parametrize("runs", ["--steps 12 --eval-every 6"], indirect=True)
 def test_a_step_that_is_measured_and_saved_is_logged_once(runs):
-    runs.is_killed("killed", 2, "step-000009.new")  # at step 6 there is a checkpoint, then a look at the validation text
+    runs.kill("killed", 2, "step-000009.new")  # at step 6 there is a checkpoint, then a look at the validation text
     runs.ends_as_if_never_killed("killed")
 
 
@@ -372,7 +373,7 @@ def test_a_step_that_is_measured_and_saved_is_logged_once(runs):
 def test_a_run_killed_a_hundred_times_ends_in_the_weights_of_one_that_was_not(runs, seed):
     draw = random.Random(seed)
     for _ in range(100):
-        runs.is_killed("killed", draw.randint(1, 200))
+        runs.kill("killed", draw.randint(1, 200))
     runs.ends_as_if_never_killed("killed")
 
 
@@ -382,7 +383,7 @@ def test_a_run_killed_at_any_event_ends_in_the_weights_of_one_that_was_not(runs)
     status, _, events = runs.run("counted")
     assert status == 0 and events > 100
     for number in range(1, events + 1):
-        runs.is_killed(str(number), number)
+        runs.kill(str(number), number)
         runs.ends_as_if_never_killed(str(number))
 
 
