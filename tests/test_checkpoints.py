@@ -297,7 +297,7 @@ class Runs:
         self.folder = folder
         command = [sys.executable, Path(__file__).with_name("killing.py"), self.new("warm"), *RUN, *options]
         environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[1])}
-        self.log = open(folder / "log", "w+")
+        self.log = open(folder / "log", "w")
         self.process = subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, stderr=self.log, text=True)
         assert self.run("whole")[0] == 0, self.said()
 
@@ -330,8 +330,7 @@ class Runs:
         assert names_in(self.folder / name / "run") == names_in(self.folder / "whole" / "run")  # and nothing is left lying about
 
     def said(self):
-        self.log.seek(0)
-        return self.log.read()[-3000:]
+        return (self.folder / "log").read_text()[-3000:]
 
     def close(self):
         self.process.communicate()
