@@ -4,13 +4,15 @@ BIN := .venv/bin
 OUT ?= runs/series
 
 .DEFAULT_GOAL := help
-.PHONY: help lab train test bench corpus
+.PHONY: help lab train test torture outputs bench corpus
 help:
-	@echo "make lab     open the series in JupyterLab"
-	@echo "make train   train the final model on the prose of the series, into $(OUT), and print text from it"
-	@echo "make test    everything that CI runs"
-	@echo "make bench   speed and memory beside other libraries, into runs/bench: half an hour in which nothing else should run"
-	@echo "make corpus  take a new snapshot of the prose of the series"
+	@echo "make lab      open the series in JupyterLab"
+	@echo "make train    train the final model on the prose of the series, into $(OUT), and print text from it"
+	@echo "make test     everything that CI runs: at most 25 minutes on two cores"
+	@echo "make torture  what CI only samples, in full: all outputs, all mistakes, hundreds of killed runs; over an hour"
+	@echo "make outputs  run the pages that changed, and record those that show what is committed"
+	@echo "make bench    speed and memory beside other libraries, into runs/bench: half an hour in which nothing else should run"
+	@echo "make corpus   take a new snapshot of the prose of the series"
 
 .venv/ready: setup.py settings.ini pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,12 +26,23 @@ lab: .venv/ready
 train: .venv/ready
 	$(BIN)/transformer-nb train --out $(OUT) --overwrite --steps 600
 
-# Two pages at a time, one thread each: two processes with two threads each would get in each other's way.
+# Two processes at a time with one thread each: with two threads each they would get in each other's way.
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# The quick checks come first. The line of pytest comes last, as it says best how it went.
 test: .venv/ready
 	$(BIN)/python -m pytest -q tests/test_repository.py
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
-	$(BIN)/python -m pytest -q --ignore tests/test_repository.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --sample 12
+	$(BIN)/python tests/outputs.py --list
+	$(TWO) --ignore tests/test_repository.py
+
+torture: .venv/ready
+	TORTURE=1 $(TWO)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
+
+outputs: .venv/ready
+	$(BIN)/python tests/outputs.py
 
 # Beside the other environment, as litgpt does not get along with the newest numpy.
 .venv/bench/ready: setup.py settings.ini tests/benchmarks/constraints.txt

@@ -1,5 +1,7 @@
 "What several test modules use: parity with torch, copied weights, small models."
 
+import os
+
 import pytest
 import torch
 
@@ -13,6 +15,9 @@ from transformer_nb.transformer import (
 
 TEXT = "to be or not to be, that is the question. " * 8
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+TORTURE = "TORTURE" in os.environ  # set by `make torture`, which runs whole what CI runs as a sample
+torture = pytest.mark.skipif(not TORTURE, reason="takes minutes: make torture")
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon is in PyTorch from 2.9 on")
 

@@ -1,8 +1,10 @@
 """The classic mistakes, made in the package itself: `python -m tests.mutation` makes each one in a copy and sees the tests go red.
 
-With words after it, only the mistakes whose line holds one of them are made.
+With words after it, only the mistakes whose line contains one of them are made. With `--sample N`, only N of them, drawn by the
+commit; that the tests are green without any mistake is then left to pytest.
 """
 
+import argparse
 import gc
 import os
 import shutil
@@ -10,6 +12,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from tests.sample import drawn
 
 ROOT = Path(__file__).parents[1]
 MUTATIONS = """
@@ -314,24 +318,45 @@ def mutations() -> list[tuple[str, str, str, str]]:
     return found
 
 
-def survives(module: str, before: str, after: str, copy: Path) -> bool:
+def outdated() -> list[str]:
+    "What the list wants to replace and the package does not have any more."
+    return [f"{module} has no {before!r}" for module, before, _, _ in mutations() if before not in source(ROOT, module).read_text(encoding="utf-8")]
+
+
+def source(root: Path, module: str) -> Path:
+    "The file of a module."
+    return root / "transformer_nb" / f"{module.replace('.', '/')}.py"
+
+
+def survives(module: str, before: str, after: str, copy: Path, everywhere: bool) -> bool:
     "Whether the tests stay green with the mistake made in every place of the module; in a process of its own."
     shutil.copytree(ROOT / "transformer_nb", copy / "transformer_nb", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("tests", "nbs"):
         (copy / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "pyproject.toml", copy)
-    file = copy / "transformer_nb" / f"{module}.py"
+    file = source(copy, module)
     code = file.read_text(encoding="utf-8")
-    if before not in code:
-        raise SystemExit(f"{module} has no {before!r}: the list of mistakes is out of date")
     file.write_text(code.replace(before, after), encoding="utf-8")
     child = os.fork()
     if child == 0:
-        os._exit(run_tests(module, copy))
+        os._exit(run_tests(module, copy, everywhere))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def run_tests(module: str, copy: Path) -> int:
+def own_tests(module: str) -> str:
+    "The test file of a module; one of a sub-package may share the file of the whole sub-package."
+    names = [module.replace(".", "_"), module.split(".")[0]]
+    return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
+
+
+def other_tests(module: str) -> list[str]:
+    "All other tests of the package, those that name the module first."
+    about_pages = ("test_repository", "test_exercises", "test_outputs", own_tests(module))
+    others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in about_pages]
+    return [path.stem for path in sorted(others, key=lambda path: f"transformer_nb.{module} " not in path.read_text(encoding="utf-8"))]
+
+
+def run_tests(module: str, copy: Path, everywhere: bool) -> int:
     "The exit status of pytest in a copy: the module's own tests, then all that use it."
     import pytest
 
@@ -340,12 +365,10 @@ def run_tests(module: str, copy: Path) -> int:
     log = os.open("log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    own = f"tests/test_{module}.py"
-    about_pages = ("test_repository", "test_exercises", "test_outputs", f"test_{module}")
-    others = [f"tests/{p.name}" for p in sorted(Path("tests").glob("test_*.py")) if p.stem not in about_pages]
+    own, others = ([f"tests/{name}.py" for name in names] for names in ([own_tests(module)], other_tests(module)))
     try:
         options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
-        return int(pytest.main([*options, own])) or int(pytest.main([*options, *others]))
+        return int(pytest.main([*options, *own])) or (everywhere and int(pytest.main([*options, *others])))
     except BaseException as error:  # the child must never return to the code of its parent
         print(repr(error))
         return 1
@@ -353,7 +376,15 @@ def run_tests(module: str, copy: Path) -> int:
         sys.stdout.flush()
 
 
-def main(words: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the classic mistakes in the package, and see the tests go red.")
+    parser.add_argument("words", nargs="*", help="only the mistakes whose line contains one of these")
+    parser.add_argument("--sample", type=int, help="only so many of them, drawn by the commit")
+    options = parser.parse_args()
+    if outdated():
+        print("the list of mistakes is out of date:", *outdated(), sep="\n")
+        return 1
+
     import beartype, hypothesis, jaxtyping, pytest, tokenizers, tqdm  # noqa: E401, F401  loaded once, for all that are forked off
     import safetensors.torch  # noqa: F401
     import torch
@@ -361,7 +392,9 @@ def main(words: list[str]) -> int:
 
     torch.set_num_threads(1)
     gc.freeze()  # what is loaded here need not be looked through at the end of each of them
-    chosen = [m for m in mutations() if not words or any(word in " ".join(m) for word in words)]
+    chosen = [m for m in mutations() if not options.words or any(word in " ".join(m) for word in options.words)]
+    if options.sample is not None:
+        chosen = drawn(chosen, options.sample)
     chosen.insert(0, ("plotting", "", "", "none, so that the tests must stay green"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -369,7 +402,7 @@ def main(words: list[str]) -> int:
             number, (module, before, after, _) = numbered
             copy = Path(folder) / str(number)
             copy.mkdir()
-            return survives(module, before, after, copy)
+            return survives(module, before, after, copy, everywhere=bool(before) or options.sample is None)
 
         green, *outcomes = pool.map(attempt, enumerate(chosen))
         if not green:
@@ -384,4 +417,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

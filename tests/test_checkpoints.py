@@ -2,19 +2,19 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
 import struct
+import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import TEXT, one_line, randomize, same_weights, short_run, small_encoder_decoder, small_language_model, text_and_model, weights
+from helpers import TEXT, TORTURE, one_line, randomize, same_weights, short_run, small_encoder_decoder, small_language_model, text_and_model, torture, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +27,7 @@ from transformer_nb.transformer import LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the copies do nothing but files
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")  # that Python tells its audit hooks of
+MOST_OPERATIONS = 300  # of one saving, which takes about fifty
 
 
 @pytest.mark.parametrize("make", [small_language_model, small_encoder_decoder])
@@ -232,18 +233,19 @@ def save_anew(path, value):
 @pytest.mark.parametrize("happen", [die, no_room])
 def test_whenever_it_ends_the_old_checkpoint_is_there_or_the_new_one(tmp_path, save, happen):
     found, path = [], tmp_path / "m"
-    while True:
+    for number in range(1, MOST_OPERATIONS):
         for left in tmp_path.iterdir():
             shutil.rmtree(left)
         save(path, 1.0)
-        status = in_a_copy(len(found) + 1, happen, lambda: save(path, 2.0))
+        status = in_a_copy(number, happen, lambda: save(path, 2.0))
         if status == 0:
             break
-        assert status in ((-signal.SIGKILL,) if happen is die else (2, 3)), f"operation {len(found) + 1}: {status}"
+        assert status in ((-signal.SIGKILL,) if happen is die else (2, 3)), f"operation {number}: {status}"
         found.append(mark(path))
         assert path.is_dir() or happen is die
         save(path, 3.0)  # and whatever was left lying about is in nobody's way
         assert mark(path) == 3 and not [p.name for p in tmp_path.rglob("*.new") if p.is_dir()]
+    assert status == 0, f"more than {MOST_OPERATIONS} operations"
     assert set(found) == {1.0, 2.0} and len(found) > 10 and (happen is no_room or found == sorted(found))
 
 
@@ -270,48 +272,118 @@ def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     assert events[4:] == [str(new), (str(new), str(tmp_path / "m")), str(tmp_path)]
 
 
-RUN = ("--steps 60 --save-every 3 --eval-every 20 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
+RUN = ("--save-every 3 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
        " --device cpu --seed 5").split()  # fmt: skip
 RUN += [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]
+KILLS = [  # of one run, one after the other: at the event of that number among those whose name contains these words
+    (1, "tokens"),  # the text is being read
+    (2, "gradient"),  # in the middle of a step, and nothing is saved yet
+    (1, "half of model.safetensors"),  # in the middle of a file
+    (1, "fsync run"),  # the checkpoint has its name, the directory is not on the disk
+    (2, "os.mkdir step"),  # between the metrics and the checkpoint that belongs to them
+    (1, "os.rename metrics.jsonl.new"),  # while it forgets the lines of steps that are to come again
+    (2, "os.rename step"),  # the checkpoint is complete and has no name
+    (2, "os.link"),  # half of the files are published
+    (2, "os.rmdir step"),  # while an old checkpoint is removed
+    (4, "optimizer"),  # in the middle of a step, after saving
+    (3, "open metrics.jsonl"),  # between a checkpoint and the next metrics
+]
 
 
-def learn(directory, *options):
-    torch.set_num_threads(1)
-    sys.exit(main(["train", "--data", str(directory / "text.txt"), "--out", str(directory / "run"), *RUN, *options]))
+class Runs:
+    "Trainings in processes of their own, which can be killed at any event; see killing.py."
+
+    def __init__(self, folder, *options):
+        self.folder = folder
+        command = [sys.executable, Path(__file__).with_name("killing.py"), self.new("warm"), *RUN, *options]
+        environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[1])}
+        self.log = open(folder / "log", "w")
+        self.process = subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, stderr=self.log, text=True)
+        assert self.run("whole")[0] == 0, self.said()
+
+    def new(self, name):
+        (self.folder / name).mkdir()
+        (self.folder / name / "text.txt").write_text(TEXT)
+        return self.folder / name
+
+    def run(self, name, number=0, word=""):
+        "Begin the run of that name, or go on with it: exit status, the event at which it was killed, how many events there were."
+        if not (self.folder / name).exists():
+            self.new(name)
+        self.process.stdin.write(json.dumps([str(self.folder / name), number, word]) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline() or "[null, null, 0]")
+
+    def kill(self, name, number, word=""):
+        "Begin the run or go on with it, and see that it dies exactly there."
+        status, event, count = self.run(name, number, word)
+        assert (status, count) == (-signal.SIGKILL, number) and word in event, f"{number} {word!r}: {status} {self.said()}"
+
+    def ends_as_if_never_killed(self, name):
+        assert self.run(name)[0] == 0, self.said()
+        models = [load_checkpoint(self.folder / n / "run") for n in ("whole", name)]
+        assert same_weights(weights(models[0].model), weights(models[1].model))
+        a, b = (model.training["tensors"] for model in models)
+        assert a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a)  # the optimizer and the random numbers too
+        rows = [[(row["step"], row.get("loss"), row.get("validation_loss")) for row in read_metrics(self.folder / n / "run")] for n in ("whole", name)]
+        assert rows[0] == rows[1]  # nor can it be seen in what was logged
+        assert names_in(self.folder / name / "run") == names_in(self.folder / "whole" / "run")  # and nothing is left lying about
+
+    def said(self):
+        return (self.folder / "log").read_text()[-3000:]
+
+    def close(self):
+        self.process.communicate()
+        self.log.close()
 
 
-def test_a_run_killed_again_and_again_ends_in_the_weights_of_one_that_was_not(tmp_path):
-    "In processes of their own, which have all that they need and begin at once."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["transformer_nb.__main__"])
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "text.txt").write_text(TEXT)
-    whole = context.Process(target=learn, args=(tmp_path / "whole",))
-    start = time.perf_counter()
-    whole.start()
-    whole.join()
-    assert whole.exitcode == 0
-    takes, kills, draw = time.perf_counter() - start, 0, random.Random(1)
-    while True:
-        process = context.Process(target=learn, args=(tmp_path / "killed", "--resume"))
-        process.start()
-        process.join(draw.uniform(0.1, 1) * takes if kills < 40 else None)
-        if process.exitcode is not None:
-            assert process.exitcode == 0
-            if kills >= 20:
-                break
-            shutil.rmtree(tmp_path / "killed" / "run")  # it was faster: once more
-            continue
-        process.kill()
-        process.join()
-        kills += 1
-    models = [load_checkpoint(tmp_path / name / "run") for name in ("whole", "killed")]
-    assert same_weights(weights(models[0].model), weights(models[1].model))
-    a, b = (model.training["tensors"] for model in models)
-    assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)  # the optimizer and the random numbers too
-    rows = [[(row["step"], row.get("loss"), row.get("validation_loss")) for row in read_metrics(tmp_path / n / "run")] for n in ("whole", "killed")]
-    assert rows[0] == rows[1]  # nor can it be seen in what was logged
+def names_in(directory):
+    return sorted(path.relative_to(directory) for path in directory.rglob("*") if "tensorboard" not in path.parts)
+
+
+@pytest.fixture
+def runs(tmp_path, request):
+    started = Runs(tmp_path, *request.param.split())
+    yield started
+    started.close()
+
+
+@pytest.mark.parametrize("runs", ["--steps 30 --eval-every 5"], indirect=True)
+def test_a_run_killed_again_and_again_ends_in_the_weights_of_one_that_was_not(runs):
+    for number, word in KILLS:
+        runs.kill("killed", number, word)
+    runs.ends_as_if_never_killed("killed")
+
+
+KNOWN = "killed between measuring and saving at one step, a run measures and logs that step twice"
+
+
+@pytest.mark.xfail(strict=True, reason=KNOWN)
+@pytest.mark.parametrize("runs", ["--steps 12 --eval-every 6"], indirect=True)
+def test_a_step_that_is_measured_and_saved_is_logged_once(runs):
+    runs.kill("killed", 2, "step-000009.new")  # at step 6 there is a checkpoint, then a look at the validation text
+    runs.ends_as_if_never_killed("killed")
+
+
+@torture
+@pytest.mark.xfail(strict=True, reason=KNOWN)
+@pytest.mark.parametrize("runs", ["--steps 1500 --eval-every 6"], indirect=True)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_killed_a_hundred_times_ends_in_the_weights_of_one_that_was_not(runs, seed):
+    draw = random.Random(seed)
+    for _ in range(100):
+        runs.kill("killed", draw.randint(1, 200))
+    runs.ends_as_if_never_killed("killed")
+
+
+@torture
+@pytest.mark.parametrize("runs", ["--steps 10 --eval-every 5"], indirect=True)
+def test_a_run_killed_at_any_event_ends_in_the_weights_of_one_that_was_not(runs):
+    status, _, events = runs.run("counted")
+    assert status == 0 and events > 100
+    for number in range(1, events + 1):
+        runs.kill(str(number), number)
+        runs.ends_as_if_never_killed(str(number))
 
 
 # Runs.
@@ -448,7 +520,7 @@ def spoiled(tmp_path_factory):
     return directory, {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-@settings(max_examples=1500, deadline=2000, derandomize=True, database=None)
+@settings(max_examples=1500 if TORTURE else 300)
 @given(st.data())
 def test_whatever_is_in_the_files_is_loaded_or_refused_in_one_line(spoiled, data):
     directory, files = spoiled

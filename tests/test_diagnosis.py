@@ -293,7 +293,7 @@ def halves(x):
     return x + torch.cat((waves[:, ::2], waves[:, 1::2]), dim=1)
 
 
-@pytest.mark.parametrize("fn", [SinusoidalPositionalEncoding(32, 16), LearnedPositionalEncoding(32, 16), halves], ids=str)
+@pytest.mark.parametrize("fn", [SinusoidalPositionalEncoding(32, 16), LearnedPositionalEncoding(32, 16), halves], ids=["sinusoidal", "learned", "halves"])
 def test_no_right_places_are_accused(fn):
     assert diagnose(fn, "positions"), diagnose(fn, "positions")
 

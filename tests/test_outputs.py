@@ -1,113 +1,35 @@
-"""Outputs never lie: every notebook, run in a fresh kernel with one thread, gives what is committed.
+"""Outputs never lie: a page, run in a fresh kernel with one thread, gives what is committed.
 
 Text must be the same, and numbers in it to 0.1 %; in cells tagged `trained`, whose numbers come out of a training run and
 so differ a little between processors, to 10 %. Figures must be there, in their size. Cells tagged `volatile` (timings,
 text that a trained model wrote) may say anything.
+
+Compared are the pages that have changed since they were last compared, and a few of the rest; `make torture` compares all.
 """
 
-import os
-import re
-import struct
-import subprocess
-import sys
-from base64 import b64decode
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import json
+import shutil
 
 import nbformat
+import outputs
 import pytest
+from helpers import TORTURE
+from outputs import ROOT, TOLERANCES, difference, disagreement
+from sample import drawn
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb"))
-NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?|\bnan\b|\binf\b", re.IGNORECASE)
-TOLERANCES = {"trained": (0.1, 0.03), None: (1e-3, 1e-6)}  # relative and absolute
 MOST_VOLATILE = 17
+PAGES = outputs.pages()
+COMPARED = PAGES if TORTURE else outputs.chosen()
 
 
-def contents(cell):
-    "What a cell shows: (kind, content) in order, neighbouring texts of a stream joined."
-    shown = []
-    for output in cell.get("outputs", []):
-        if output.output_type == "stream":
-            if shown and shown[-1][0] == output.name:
-                shown[-1] = (output.name, shown[-1][1] + output.text)
-            else:
-                shown.append((output.name, output.text))
-        else:
-            shown += sorted(output.get("data", {}).items())
-    return shown
-
-
-def picture_size(png):
-    "Width and height, from the head of a PNG file."
-    return struct.unpack(">II", b64decode(png)[16:24])
-
-
-def difference(committed, fresh, tolerance):
-    "What differs between two texts, or None: words exactly, numbers within the tolerance."
-    (words, numbers), (fresh_words, fresh_numbers) = ((NUMBER.split(t), NUMBER.findall(t)) for t in (committed, fresh))
-    if [w.split() for w in words] != [w.split() for w in fresh_words]:
-        return f"the text {committed[:300]!r} has become {fresh[:300]!r}"
-    relative, absolute = tolerance
-    for old, new in zip(numbers, fresh_numbers, strict=True):
-        a, b = (float(number.replace(",", "").rstrip(".") or 0) for number in (old, new))
-        if a != b and not abs(a - b) <= absolute + relative * max(abs(a), abs(b)) and not (a != a and b != b):
-            return f"{old} has become {new} in {fresh[:300]!r}"
-    return None
-
-
-def disagreement(committed, fresh):
-    "What differs between the outputs of two runs of a cell, or None."
-    tags = committed.metadata.get("tags", [])
-    if "volatile" in tags:
-        return None
-    before, after = contents(committed), contents(fresh)
-    if [kind for kind, _ in before] != [kind for kind, _ in after]:
-        return f"it showed {[kind for kind, _ in before]} and shows {[kind for kind, _ in after]}"
-    tolerance = TOLERANCES["trained" if "trained" in tags else None]
-    for (kind, old), (_, new) in zip(before, after):
-        if kind == "image/png":
-            sizes = picture_size(old), picture_size(new)
-            wrong = any(abs(a - b) > 0.05 * a for a, b in zip(*sizes))
-            found = f"a figure of {sizes[0]} has become one of {sizes[1]}" if wrong else None
-        else:
-            found = difference("".join(old), "".join(new), tolerance)
-        if found:
-            return found
-    return None
-
-
-def run(path, folder):
-    "The notebook, run from top to bottom in a kernel of its own, with one thread: the order of a sum depends on it."
-    command = Path(sys.executable).with_name("jupyter-nbconvert")
-    options = ["--execute", "--to=notebook", f"--output-dir={folder}", "--ExecutePreprocessor.timeout=900"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([command, *options, path], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return nbformat.read(folder / path.name, 4)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    "All notebooks, run two at a time, the longest first."
-    folder = tmp_path_factory.mktemp("runs")
-    with ThreadPoolExecutor(2) as pool:
-        yield {path: pool.submit(run, path, folder) for path in sorted(NOTEBOOKS, reverse=True)}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_fresh_run_shows_what_is_committed(path, runs):
-    committed, fresh = nbformat.read(path, 4), runs[path].result()
-    wrong = [
-        f"cell {i} ({cell.source.splitlines()[0][:60]}): {found}"
-        for i, (cell, again) in enumerate(zip(committed.cells, fresh.cells, strict=True))
-        if cell.cell_type == "code" and (found := disagreement(cell, again))
-    ]
+@pytest.mark.parametrize("page", COMPARED)
+def test_a_fresh_run_shows_what_is_committed(page):
+    wrong = outputs.compare(page)
     assert not wrong, "\n".join(wrong)
 
 
 def test_few_cells_are_exempt():
-    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells]
+    cells = [cell for page in PAGES for cell in nbformat.read(ROOT / page, 4).cells]
     assert sum("volatile" in cell.metadata.get("tags", []) for cell in cells) <= MOST_VOLATILE
 
 
@@ -140,3 +62,83 @@ def test_a_changed_output_is_seen_unless_it_may_change():
     assert disagreement(cell("loss 2.00", "trained"), cell("loss 3.00"))
     assert not disagreement(cell("2 s", "volatile"), cell("3 seconds"))
     assert disagreement(cell("2"), nbformat.v4.new_code_cell("x"))
+
+
+# Which pages have changed.
+
+
+@pytest.fixture
+def copy(tmp_path):
+    "A small project: two pages, of which one uses a module that uses another."
+    for name in ("nbs/beyond", "transformer_nb/diagnosis", "transformer_nb/data", "tests"):
+        (tmp_path / name).mkdir(parents=True)
+    files = {
+        "transformer_nb/__init__.py": "from .tokenization import a",
+        "transformer_nb/tokenization.py": "a = 1, 'series.txt'",
+        "transformer_nb/layer.py": "b = 2",
+        "transformer_nb/apart.py": "c = 3",
+        "transformer_nb/diagnosis/__init__.py": "from . import inner",
+        "transformer_nb/diagnosis/inner.py": "def f():\n    from ..layer import b",
+        "transformer_nb/data/series.txt": "prose",
+        "constraints.txt": "torch==2",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content + "\n")
+    write_page(tmp_path / "nbs/00_first.ipynb", "from transformer_nb.tokenization import a")
+    write_page(tmp_path / "nbs/beyond/09_second.ipynb", "from transformer_nb.diagnosis import (\n    inner,\n)")
+    write_page(tmp_path / "nbs/beyond/10_third.ipynb", "from transformer_nb import a")
+    (tmp_path / "tests/outputs.json").write_text(json.dumps({page: outputs.digest(page, tmp_path) for page in outputs.pages(tmp_path)}))
+    return tmp_path
+
+
+def write_page(path, code, shown="1", prose="words"):
+    cell = nbformat.v4.new_code_cell(code, outputs=[nbformat.v4.new_output("stream", text=shown)], id="c")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_markdown_cell(prose, id="m")]), path)
+
+
+def rewrite(name, content):
+    return lambda root: (root / name).write_text(content)
+
+
+FIRST, SECOND, THIRD = "nbs/00_first.ipynb", "nbs/beyond/09_second.ipynb", "nbs/beyond/10_third.ipynb"
+
+
+@pytest.mark.parametrize("change, expected", [
+    (lambda root: None, []),
+    (lambda root: write_page(root / FIRST, "from transformer_nb.tokenization import a", prose="other words"), []),
+    (lambda root: write_page(root / FIRST, "from transformer_nb.tokenization import a  # code"), [FIRST]),
+    (lambda root: write_page(root / FIRST, "from transformer_nb.tokenization import a", shown="2"), [FIRST]),
+    (rewrite("transformer_nb/tokenization.py", "a = 2, 'series.txt'\n"), [FIRST, THIRD]),
+    (rewrite("transformer_nb/tokenization.py", "# said in other words\na = 1, 'series.txt'\n"), []),
+    (rewrite("transformer_nb/data/series.txt", "other prose"), [FIRST, THIRD]),
+    (rewrite("transformer_nb/diagnosis/__init__.py", "from . import inner  # changed\n"), [SECOND, THIRD]),
+    (rewrite("transformer_nb/diagnosis/inner.py", "def f():\n    from ..layer import b as c\n"), [SECOND, THIRD]),
+    (rewrite("transformer_nb/layer.py", "b = 3\n"), [SECOND, THIRD]),
+    (rewrite("transformer_nb/apart.py", "c = 4\n"), [THIRD]),
+    (rewrite("transformer_nb/_modidx.py", "d = {}\n"), []),
+    (rewrite("constraints.txt", "torch==3"), [FIRST, SECOND, THIRD]),
+    (lambda root: shutil.move(root / FIRST, root / "nbs/beyond/00_first.ipynb"), ["nbs/beyond/00_first.ipynb"]),
+    (lambda root: (root / "tests/outputs.json").unlink(), [FIRST, SECOND, THIRD]),
+])
+def test_a_page_has_changed_when_its_code_its_outputs_or_a_module_it_uses_has(copy, change, expected):
+    change(copy)
+    assert outputs.changed(copy) == expected
+
+
+def test_the_modules_of_a_page_are_found():
+    assert outputs.used("from transformer_nb.layer_norm import LayerNorm") == ["transformer_nb.layer_norm"]
+    training = outputs.used("from transformer_nb.training import (\n    train,\n)")
+    assert {f"transformer_nb.{name}" for name in ("training", "transformer", "attention", "tokenization", "checkpoints")} <= set(training)
+    assert "transformer_nb.plotting" not in training
+    assert outputs.used("from transformer_nb import train") == sorted(outputs.modules())
+    assert outputs.used('run([sys.executable, "-m", "transformer_nb"])') == sorted(outputs.modules())
+    assert outputs.used("import torch") == []
+
+
+def test_the_sample_of_the_rest_is_drawn_by_the_commit(monkeypatch):
+    samples = set()
+    for commit in map(str, range(50)):
+        monkeypatch.setattr("sample.commit", lambda commit=commit: commit)
+        samples.add(tuple(drawn(PAGES, 2)))
+        assert drawn(PAGES, 2) == drawn(PAGES, 2) and drawn(PAGES, 100) == PAGES and drawn([], 2) == []
+    assert len(samples) > 25 and {page for sample in samples for page in sample} == set(PAGES)
