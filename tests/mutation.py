@@ -169,7 +169,7 @@ generation
     "before": text[:, -2] -> "before": text[:, 0]  # the first token of the text before each
     seen - before.clamp(min=0) -> seen  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
-cpu/decoding
+cpu.decoding
     len(weight) % PIECES: -> False:  # pieces of unequal size
     parts = weight.unflatten(0, (PIECES, -1)) -> parts = weight.unflatten(0, (-1, PIECES)).transpose(0, 1)  # pieces mixed
     q, k = rotary(q, len(cache)), rotary(k, len(cache)) -> q = rotary(q, len(cache))  # only queries are rotated
@@ -187,7 +187,7 @@ cpu/decoding
     rotary is None or is_plain(rotary, RotaryPositionalEncoding) -> True  # a hook on the rotation hears nothing
     return alike and plain and not torch.is_autocast_enabled(weights[0].device.type) -> return alike and plain  # autocast is not heard
     return alike and plain and -> return alike and  # a weight of another type is read as if it were none
-cpu/hooks
+cpu.hooks
     or any(getattr(nn_module, name) for name in OF_ALL_MODULES) ->   # a hook for all modules is not seen
     if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen
 distributed
