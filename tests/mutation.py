@@ -109,7 +109,7 @@ multi_head_attention
     return causal if mask is None else mask & causal, False -> return causal if mask is None else mask, False  # causal or padded, not both
     linear(context, self.in_proj_weight[d_model:], bias) -> linear(context, self.in_proj_weight[d_model:], None)  # no bias of the context
     self.queries(x), cache.entries() -> self.queries(x + x), cache.entries()  # another question once the source is in the cache
-    k, v = linear(context -> v, k = linear(context  # keys and values exchanged
+    k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
     self.turn(k, offset) -> self.turn(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 inspection
