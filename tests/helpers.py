@@ -1,6 +1,5 @@
 "What several test modules use: parity with torch, copied weights, small models."
 
-import pytest
 import torch
 
 from transformer_nb.tokenization import CharTokenizer
@@ -13,8 +12,6 @@ from transformer_nb.transformer import (
 
 TEXT = "to be or not to be, that is the question. " * 8
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
-
-needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon is in PyTorch from 2.9 on")
 
 RENAMED = {  # torch's names of the parts of a layer, and ours
     "self_attn": "attention",

@@ -272,7 +272,6 @@ def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 
 RUN = ("--steps 60 --save-every 3 --eval-every 20 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
        " --device cpu --seed 5").split()  # fmt: skip
-RUN += [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]
 
 
 def learn(directory, *options):
