@@ -107,6 +107,179 @@ def learn(folder, size, runs):
     return [json.loads((folder / f"rank{rank}").read_text()) for rank in range(size)]
 
 
+# One process that knows what it would do.
+
+
+@pytest.mark.parametrize("batch_size, accumulate", [(3, 1), (6, 2)])
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, batch_size, accumulate):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    config = TrainingConfig(batch_size=batch_size, accumulate=accumulate, device="cpu")
+    with pytest.raises(ValueError, match=f"divisible by 2 processes.*, got {batch_size}"):
+        Trainer(LanguageModel(small_config()), torch.arange(30) % 13, config)
+
+
+def lone_team(rank=0, **fields):
+    "One process of two, without the other."
+    team = Team.__new__(Team)
+    vars(team).update(rank=rank, size=2, seed=0, shard=False, device=torch.device("cpu"), **fields)
+    return team
+
+
+def test_each_process_has_rows_and_random_numbers_of_its_own():
+    batch, rows, seeds = torch.arange(12).reshape(4, 3), {}, {}
+    for rank, step in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        (rows[rank, step],), seeds[rank, step] = lone_team(rank).rows(batch), lone_team(rank).seed_of(step)
+    assert torch.cat([rows[0, 1], rows[1, 1]]).equal(batch) and len(rows[0, 0]) == 2
+    assert len(set(seeds.values())) == 4
+
+
+def test_the_random_numbers_of_a_step_are_the_callers_again_after_it():
+    model = LanguageModel(small_config(dropout=0.5))
+    trainer, drawn = Trainer(model, torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu")), []
+    model.embedding.dropout.register_forward_hook(lambda module, inputs, output: drawn.append(output == 0))
+    trainer.team = lone_team(rank=1, backward=lambda compute_loss, last: compute_loss())
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    trainer.gradient_norm = None
+    for number in (0, 1, 0):
+        trainer.step(number)
+    assert torch.get_rng_state().equal(before)
+    assert drawn[0].equal(drawn[2]) and not drawn[0].equal(drawn[1])  # by the number of the step
+    assert len(drawn[0]) == 3
+
+
+def test_only_the_last_part_of_a_batch_is_sent():
+    trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, accumulate=3, device="cpu"))
+    sent = []
+    trainer.team = SimpleNamespace(backward=lambda compute_loss, last: sent.append(last) or compute_loss())
+    x = torch.arange(48).reshape(6, 8) % 13
+    trainer.gradient(x, x)
+    assert sent == [False, False, True]
+
+
+@pytest.fixture
+def alone():
+    "A process group of one, in this process: what talks to others talks to itself."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "sharded"])
+def team_of_one(alone, request):
+    "A team that is one process, its model, and what it is called with."
+    team = lone_team()
+    team.size, team.shard = 1, request.param
+    model = LanguageModel(small_config())
+    return team, model, team.share(model), torch.arange(16).reshape(2, 8) % 13
+
+
+def test_parts_of_a_batch_are_added_up_before_they_are_sent(team_of_one):
+    team, model, shared, x = team_of_one
+    plain, sent = LanguageModel(small_config()), []
+    plain.load_state_dict({name: team.whole(value) for name, value in model.state_dict().items()})
+
+    def hook(_, bucket):
+        sent.append(True)
+        done = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    if not team.shard:
+        shared.register_comm_hook(None, hook)
+    for row, last in ((0, False), (1, True)):
+        team.backward(lambda: shared(x[row : row + 1]).logsumexp(-1).sum(), last=last)
+        if team.shard:  # what was sent is with the parameters
+            sent += [True for p in model.parameters() if p.grad is not None][:1]
+        assert bool(sent) == last
+    plain(x).logsumexp(-1).sum().backward()
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(team.whole(p.grad), q.grad, atol=1e-5, rtol=1e-5)
+
+
+def error_of(team, shared, x):
+    with pytest.raises((RuntimeError, ConnectionError)) as error:
+        team.backward(lambda: shared(x).float().logsumexp(-1).mean(), last=True)
+    return error.value
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError, NotImplementedError])
+def test_an_error_in_the_forward_pass_is_not_blamed_on_another(team_of_one, kind):
+    team, model, shared, x = team_of_one
+    model.stack.layers[1].attention.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(kind("connection closed by gloo")))
+    error = error_of(team, shared, x)
+    assert type(error) is kind and str(error) == "connection closed by gloo"
+
+
+def test_an_error_of_torch_in_the_forward_pass_is_not_blamed_on_another(team_of_one):
+    team, model, shared, x = team_of_one
+    model.stack.layers[1].feed_forward.register_forward_hook(lambda module, inputs, output: output @ output[:, :3])
+    assert type(error_of(team, shared, x)) is RuntimeError
+
+
+def test_an_error_of_a_hook_in_the_backward_pass_is_not_blamed_on_another(team_of_one):
+    team, model, shared, x = team_of_one
+
+    def fail(gradient):
+        raise RuntimeError("my own")
+
+    model.stack.layers[1].feed_forward.register_forward_hook(lambda module, inputs, output: output.register_hook(fail) and None)
+    error = error_of(team, shared, x)
+    assert type(error) is RuntimeError and str(error) == "my own"
+
+
+def test_an_error_in_sampling_is_not_blamed_on_another(alone):
+    team = lone_team()
+    team.size = 1
+    trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu"))
+    trainer.team, trainer.forward = team, team.share(trainer.model)
+    trainer.step(0)
+    trainer.ids = torch.arange(3)  # shorter than a window
+    with pytest.raises(RuntimeError) as error:
+        trainer.step(1)
+    assert not isinstance(error.value, ConnectionError)
+
+
+def test_whatever_collectives_raise_is_lost_contact_and_the_error_is_named(alone):
+    team, wrong = lone_team(), torch.ones(3).to(torch.float8_e5m2)  # which gloo cannot add up
+    with pytest.raises(ConnectionError, match="lost contact with another process of this run .*type.*; nothing is saved yet") as error:
+        team.mean(wrong)
+    assert one_line(error) and isinstance(error.value.__cause__, RuntimeError)
+    assert str(error.value.__cause__).splitlines()[0] in str(error.value)
+
+
+def test_no_filter_of_warnings_stays(team_of_one):
+    team, model, shared, x = team_of_one
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        fresh = LanguageModel(small_config())
+        shared = team.share(fresh)
+        team.backward(lambda: shared(x).float().mean(), last=True)
+        assert warnings.filters == before
+        warnings.warn("FSDP2-wrapped module of the caller", UserWarning)
+    assert [str(w.message) for w in seen] == ["FSDP2-wrapped module of the caller"]
+
+
+def test_a_model_put_together_again_draws_no_random_numbers(alone):
+    team = lone_team()
+    team.size, team.shard = 1, True
+    model = LanguageModel(small_config())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    team.share(model)
+    state = torch.get_rng_state()
+    whole = team.whole_model(model)
+    assert torch.get_rng_state().equal(state)
+    assert all(value.equal(before[name]) for name, value in whole.state_dict().items())
+
+
+# Two processes.
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     return {size: tmp_path_factory.mktemp(f"by{size}") for size in (1, 2)}
@@ -205,147 +378,3 @@ def test_one_process_loads_nothing_of_this():
     environment = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["False", "False"]
-
-
-@pytest.mark.parametrize("batch_size, accumulate", [(3, 1), (6, 2)])
-def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, batch_size, accumulate):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    config = TrainingConfig(batch_size=batch_size, accumulate=accumulate, device="cpu")
-    with pytest.raises(ValueError, match=f"divisible by 2 processes.*, got {batch_size}"):
-        Trainer(LanguageModel(small_config()), torch.arange(30) % 13, config)
-
-
-def lone_team(rank=0, **fields):
-    "One process of two, without the other."
-    team = Team.__new__(Team)
-    vars(team).update(rank=rank, size=2, seed=0, shard=False, device=torch.device("cpu"), **fields)
-    return team
-
-
-def test_each_process_has_rows_and_random_numbers_of_its_own():
-    batch, rows, seeds = torch.arange(12).reshape(4, 3), {}, {}
-    for rank, step in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        (rows[rank, step],), seeds[rank, step] = lone_team(rank).rows(batch), lone_team(rank).seed_of(step)
-    assert torch.cat([rows[0, 1], rows[1, 1]]).equal(batch) and len(rows[0, 0]) == 2
-    assert len(set(seeds.values())) == 4
-
-
-def test_the_random_numbers_of_a_step_are_the_callers_again_after_it():
-    model = LanguageModel(small_config(dropout=0.5))
-    trainer, drawn = Trainer(model, torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu")), []
-    model.embedding.dropout.register_forward_hook(lambda module, inputs, output: drawn.append(output == 0))
-    trainer.team = lone_team(rank=1, backward=lambda compute_loss, last: compute_loss())
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    trainer.gradient_norm = None
-    for number in (0, 1, 0):
-        trainer.step(number)
-    assert torch.get_rng_state().equal(before)
-    assert drawn[0].equal(drawn[2]) and not drawn[0].equal(drawn[1])  # by the number of the step
-    assert len(drawn[0]) == 3
-
-
-def test_only_the_last_part_of_a_batch_is_sent():
-    trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, accumulate=3, device="cpu"))
-    sent = []
-    trainer.team = SimpleNamespace(backward=lambda compute_loss, last: sent.append(last) or compute_loss())
-    x = torch.arange(48).reshape(6, 8) % 13
-    trainer.gradient(x, x)
-    assert sent == [False, False, True]
-
-
-@pytest.fixture
-def alone(monkeypatch):
-    "A process group of one, in this process: what talks to others talks to itself."
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.fixture(params=[False, True], ids=["whole", "sharded"])
-def team_of_one(alone, request):
-    "A team that is one process, its model, and what it is called with."
-    team = lone_team()
-    team.size, team.shard = 1, request.param
-    model = LanguageModel(small_config())
-    return team, model, team.share(model), torch.arange(16).reshape(2, 8) % 13
-
-
-def error_of(team, shared, x):
-    with pytest.raises((RuntimeError, ConnectionError)) as error:
-        team.backward(lambda: shared(x).float().logsumexp(-1).mean(), last=True)
-    return error.value
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError, NotImplementedError])
-def test_an_error_in_the_forward_pass_is_not_blamed_on_another(team_of_one, kind):
-    team, model, shared, x = team_of_one
-    model.stack.layers[1].attention.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(kind("connection closed by gloo")))
-    error = error_of(team, shared, x)
-    assert type(error) is kind and str(error) == "connection closed by gloo"
-
-
-def test_an_error_of_torch_in_the_forward_pass_is_not_blamed_on_another(team_of_one):
-    team, model, shared, x = team_of_one
-    model.stack.layers[1].feed_forward.register_forward_hook(lambda module, inputs, output: output @ output[:, :3])
-    assert type(error_of(team, shared, x)) is RuntimeError
-
-
-def test_an_error_of_a_hook_in_the_backward_pass_is_not_blamed_on_another(team_of_one):
-    team, model, shared, x = team_of_one
-
-    def fail(gradient):
-        raise RuntimeError("my own")
-
-    model.stack.layers[1].feed_forward.register_forward_hook(lambda module, inputs, output: output.register_hook(fail) and None)
-    error = error_of(team, shared, x)
-    assert type(error) is RuntimeError and str(error) == "my own"
-
-
-def test_an_error_in_sampling_is_not_blamed_on_another(alone):
-    team = lone_team()
-    team.size = 1
-    trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu"))
-    trainer.team, trainer.forward = team, team.share(trainer.model)
-    trainer.step(0)
-    trainer.ids = torch.arange(3)  # shorter than a window
-    with pytest.raises(RuntimeError) as error:
-        trainer.step(1)
-    assert not isinstance(error.value, ConnectionError)
-
-
-def test_whatever_collectives_raise_is_lost_contact_and_the_error_is_named(alone):
-    team, wrong = lone_team(), torch.ones(3).to(torch.float8_e5m2)  # which gloo cannot add up
-    with pytest.raises(ConnectionError, match="lost contact with another process of this run .*type.*; nothing is saved yet") as error:
-        team.mean(wrong)
-    assert one_line(error) and isinstance(error.value.__cause__, RuntimeError)
-    assert str(error.value.__cause__).splitlines()[0] in str(error.value)
-
-
-def test_no_filter_of_warnings_stays(team_of_one):
-    team, model, shared, x = team_of_one
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        before = list(warnings.filters)
-        fresh = LanguageModel(small_config())
-        shared = team.share(fresh)
-        team.backward(lambda: shared(x).float().mean(), last=True)
-        assert warnings.filters == before
-        warnings.warn("FSDP2-wrapped module of the caller", UserWarning)
-    assert [str(w.message) for w in seen] == ["FSDP2-wrapped module of the caller"]
-
-
-def test_a_model_put_together_again_draws_no_random_numbers(alone):
-    team = lone_team()
-    team.size, team.shard = 1, True
-    model = LanguageModel(small_config())
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    team.share(model)
-    state = torch.get_rng_state()
-    whole = team.whole_model(model)
-    assert torch.get_rng_state().equal(state)
-    assert all(value.equal(before[name]) for name, value in whole.state_dict().items())
