@@ -286,7 +286,6 @@ pretrained
     or any(directory.iterdir()) -> or False  # written over what was there
     parameter.T if turned else parameter -> parameter  # written as it is stored here
 muon
-    G.shape[-2] > G.shape[-1] -> False  # the larger product
     .clamp(min=1e-7) ->   # zeros become nan
     X.norm(dim=(-2, -1), keepdim=True) -> X.norm()  # one length for all matrices
     not group[name] >= 0 -> group[name] < 0  # nan is a rate

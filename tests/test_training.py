@@ -12,10 +12,10 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import TEXT, one_line, same_weights, short_run, small_config, small_language_model, text_and_model, weights
+from helpers import one_line, same_weights, short_run, small_config, small_language_model, text_and_model, weights
 
 import transformer_nb
-from transformer_nb.tokenization import CharTokenizer, series_corpus
+from transformer_nb.tokenization import series_corpus
 from transformer_nb.training import (
     History,
     Trainer,
