@@ -19,8 +19,6 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 TORTURE = "TORTURE" in os.environ  # set by `make torture`, which runs whole what CI runs as a sample
 torture = pytest.mark.skipif(not TORTURE, reason="takes minutes: make torture")
 
-needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon is in PyTorch from 2.9 on")
-
 RENAMED = {  # torch's names of the parts of a layer, and ours
     "self_attn": "attention",
     "multihead_attn": "cross_attention",

@@ -192,14 +192,24 @@ cpu.hooks
     if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen
 distributed
     part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
+    isinstance(error, dist.DistError) -> False  # an error of the network is one's own
+    return modules[-1:] == [__name__] -> return True  # an error of the model is blamed on another
+    return modules[-1:] == [__name__] -> return False  # a backward pass without the others is one's own error
+    (dist.DistError, *OWN_ERRORS) -> dist.DistError  # no memory, blamed on another
+    with torch.random.fork_rng(devices=[]): -> if True:  # a checkpoint draws random numbers
+    warnings.filterwarnings -> (lambda *_: None)  # warnings that nobody can heed
+    nullcontext() if last or self.shard else self.shared.no_sync() -> nullcontext()  # a message for each part of a batch
+    self.shared.set_requires_gradient_sync(last) -> pass  # the same of a sharded model
     part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows
     return values / self.size -> return values  # the sum of the losses for their mean
     {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
     if batch_size % (self.size * accumulate): -> if False:  # shares that are not equal
-    not isinstance(error, dist.DistError) and "gloo" not in str(error) -> False  # an error of one's own is blamed on another
 training
-    adamw --learning-rate 4e-3 -> sgd  # what is advised does not work
-    and not hasattr(torch.optim, "Muon"): -> and False:  # an old PyTorch says nothing of what to do
+    module.set_rng_state(before, *which) -> pass  # the caller's random numbers are lost
+    generator.set_state(module.get_rng_state(*which)) -> pass  # the same dropout in each step
+    with random_state_of(self.dropout): -> if True:  # dropout draws from the caller's random numbers
+    self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
+    self.dropout.manual_seed(self.team.seed_of(number)) -> pass  # all processes drop the same
     if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
     (self.config.learning_rate, self.config.matrix_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
     enabled=self.config.precision == "bf16" -> enabled=False  # bf16 is not heard
@@ -225,7 +235,7 @@ training
     self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen
     0 < config.patience < len( -> 0 > len(  # never stops early
     history.best == len(history.validation_loss) - 1: -> False:  # the best is not kept
-    self.team.exchange(part == parts) -> self.team.exchange(True)  # a message for each part of a batch
+    last=part == parts -> last=True  # a message for each part of a batch
     team is None or team.rank == 0 -> True  # every process writes
     if self.text and state.get("text", self.text) != self.text: -> if False:  # a run goes on with another text
 checkpoints
@@ -284,11 +294,19 @@ pretrained
     refuse("GPT-2", vars(config), GPT2_HAS) -> pass  # what GPT-2 does not have is written
     or any(directory.iterdir()) -> or False  # written over what was there
     parameter.T if turned else parameter -> parameter  # written as it is stored here
-since_2017
-    int(config.steps * used / seconds) -> run.steps  # the schedule does not know the time
-    used += clock() - start -> used = clock()  # looks are counted
-    if not seconds > 0: -> if False:  # a time that is none
-    if not loss.isfinite(): -> if False:  # nan goes on
+muon
+    .clamp(min=1e-7) ->   # zeros become nan
+    X.norm(dim=(-2, -1), keepdim=True) -> X.norm()  # one length for all matrices
+    not group[name] >= 0 -> group[name] < 0  # nan is a rate
+    self.param_groups.pop() -> pass  # a refused group stays
+    alike[p.shape, p.dtype, p.device] -> alike[p]  # one by one
+    if p.grad is not None: -> if p.grad is not None or p.zero_() is None:  # what has no gradient is moved
+    .lerp_(p.grad, 1 - group["momentum"]) -> .lerp_(p.grad, group["momentum"])  # the other part
+    if group["nesterov"] else mean) -> if True else mean)  # always Nesterov
+    1 - group["lr"] * group["weight_decay"] -> 1 - group["weight_decay"]  # decay without the rate
+    rows / columns -> columns / rows  # the wide ones go further
+    torch.bfloat16 if parameter.device.type == "cuda" else torch.float32 -> torch.bfloat16  # slow where nothing computes in it
+    return torch.float64 -> return torch.float32  # sixteen digits become seven
 questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else

@@ -274,7 +274,6 @@ def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 
 RUN = ("--save-every 3 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
        " --device cpu --seed 5").split()  # fmt: skip
-RUN += [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]
 KILLS = [  # of one run, one after the other: at the event of that number among those whose name contains these words
     (1, "tokens"),  # the text is being read
     (2, "gradient"),  # in the middle of a step, and nothing is saved yet

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -14,10 +13,7 @@ from transformer_nb.__main__ import main
 from transformer_nb.training import TrainingConfig, load_checkpoint
 from transformer_nb.transformer import TransformerConfig
 
-OPTIMIZER = [] if hasattr(torch.optim, "Muon") else ["--optimizer", "adamw"]  # Muon is in PyTorch from 2.9 on
 TINY = "--steps 12 --eval-every 5 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --device cpu".split()
-TINY += OPTIMIZER
-HUNG = 600  # seconds; what is waited for takes a few, so only a process that never ends is stopped by this
 TEXT = "to be or not to be, that is the question. " * 30
 
 
@@ -69,12 +65,18 @@ def test_without_data_it_reads_the_prose_of_the_series(folder, capsys):
     assert status == 0 and "run" in out and load_checkpoint("run").tokenizer.vocab_size > 50
 
 
-def test_without_muon_the_default_says_what_to_type(folder, capsys, monkeypatch):
+def test_the_default_trains_with_muon_on_any_torch(folder, capsys, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    command = ["train", "--data", "text.txt", "--out", "run", *TINY, "--optimizer", "muon"]
-    status, _, err = run(capsys, *command)
-    assert status == 2 and len(err.splitlines()) == 1
-    assert run(capsys, *command, *err.partition("or use ")[2].split())[0] == 0
+    assert run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY)[0] == 0
+    assert load_checkpoint("run").training["config"]["optimizer"] == "muon"
+
+
+def test_main_leaves_the_random_numbers_of_its_caller(folder, capsys, monkeypatch):
+    monkeypatch.setattr("transformer_nb.__main__.write", lambda *args, **options: "")
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY, "--dropout", "0.1", "--seed", "3")[0] == 0
+    assert torch.get_rng_state().equal(before)
 
 
 def test_every_option_reaches_its_configuration(folder, capsys):
@@ -163,8 +165,7 @@ def test_what_goes_wrong_is_said_in_one_line(folder, capsys, request, arguments,
     (folder / "empty.txt").write_text("")
     (folder / "short.txt").write_text("to be")
     (folder / "binary.txt").write_bytes(b"\xff\xfe\xfa")
-    options = OPTIMIZER if arguments.startswith("train") else []
-    status, _, err = run(capsys, *[a.replace("''", "") for a in arguments.split()], *options)
+    status, _, err = run(capsys, *[a.replace("''", "") for a in arguments.split()])
     assert status == 2 and re.search(re.escape(message), err) and len(err.splitlines()) == 1
     assert err.startswith("transformer-nb: ")
 
@@ -178,12 +179,22 @@ def test_both_names_start_the_same_program(command):
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder):
-    command = [sys.executable, "-u", "-m", "transformer_nb", "train", "--data", "text.txt", "--out", "run", *TINY]
-    process = subprocess.Popen([*command, "--steps", "1000000"], stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("step 10 "):
-            break
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=HUNG)
-    assert process.returncode == 0 and "the checkpoint in run is complete: go on with --resume" in rest
-    assert len(load_checkpoint(folder / "run").training["tensors"]["loss"]) >= 10
+    program = """
+import os, signal, sys
+from transformer_nb.__main__ import main
+from transformer_nb.training import Trainer
+
+step = Trainer.step
+
+def step_and_interrupt(self, number, **options):
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGINT)
+    return step(self, number, **options)
+
+Trainer.step = step_and_interrupt
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "train", "--data", "text.txt", "--out", "run", *TINY]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "stopped after step 8; the checkpoint in run is complete: go on with --resume" in done.stdout
+    assert len(load_checkpoint(folder / "run").training["tensors"]["loss"]) == 8

@@ -6,14 +6,16 @@ import os
 import re
 import signal
 import threading
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import TEXT, needs_muon, one_line, same_weights, short_run, small_config, small_language_model, text_and_model, weights
+from helpers import one_line, same_weights, short_run, small_config, small_language_model, text_and_model, weights
 
-from transformer_nb.tokenization import CharTokenizer
+import transformer_nb
+from transformer_nb.tokenization import series_corpus
 from transformer_nb.training import (
     History,
     Trainer,
@@ -25,6 +27,8 @@ from transformer_nb.training import (
     loss_by_position,
     make_optimizers,
     next_stop,
+    ngram_probabilities,
+    random_state_of,
     sample_batch,
     save_checkpoint,
     split_text,
@@ -51,6 +55,18 @@ def test_batches_are_windows_from_every_place_of_the_text():
     x, y = sample_batch(torch.arange(20), 4, 2000, torch.Generator().manual_seed(0))
     assert y.equal(x + 1) and x.diff(dim=1).eq(1).all()
     assert x[:, 0].unique().tolist() == list(range(16))  # the last window ends at the last token
+
+
+def test_counting_models_are_distributions_and_know_what_they_saw():
+    text = series_corpus()[:2000]
+    characters = "".join(sorted(set(text)))
+    for order in (0, 2, 4):
+        total = sum(ngram_probabilities(text, c, len(characters), 5)[order][0] for c in characters)
+        assert total == pytest.approx(1.0)
+    unigram = ngram_probabilities(text, text, len(characters), 1)[0]
+    space = text.index(" ")
+    counted = (text.count(" ") - 0.75) / len(text) + 0.75 * len(characters) / len(text) / len(characters)
+    assert unigram[space] == pytest.approx(counted)
 
 
 # Learning rate and optimizer.
@@ -179,13 +195,18 @@ def test_the_loop_looks_up_when_something_is_due(step, stop):
     assert next_stop(step, TrainingConfig(steps=31, eval_every=7, save_every=15)) == stop
 
 
-def test_an_interrupt_ends_the_run_after_its_step_and_keeps_it(tmp_path):
+def test_an_interrupt_ends_the_run_after_its_step_and_keeps_it(tmp_path, monkeypatch):
     ids, tokenizer, model = text_and_model()
-    before = signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    history = train(model, ids, short_run(steps=10**6), directory=tmp_path / "run", tokenizer=tokenizer)
-    assert history.interrupted and 0 < history.steps_done < 10**6
+    before, step = signal.getsignal(signal.SIGINT), Trainer.step
+
+    def step_and_interrupt(self, number, **options):
+        if number == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number, **options)
+
+    monkeypatch.setattr(Trainer, "step", step_and_interrupt)
+    history = train(model, ids, short_run(steps=50), directory=tmp_path / "run", tokenizer=tokenizer)
+    assert history.interrupted and history.steps_done == 7
     assert load_checkpoint(tmp_path / "run").training["tensors"]["loss"].tolist() == history.loss
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -297,6 +318,108 @@ def test_long_gradients_are_clipped_before_the_step(grad_clip, longest):
     assert lengths[0] > 0.1 if longest is None else abs(lengths[0] - longest) < 1e-3
 
 
+# The caller's random numbers.
+
+
+@contextmanager
+def random_numbers_untouched():
+    "Whoever draws random numbers before and after sees those that nobody else has drawn from."
+    torch.manual_seed(11)
+    expected = torch.rand(4)
+    torch.manual_seed(11)
+    first = torch.rand(2)
+    yield
+    assert torch.cat([first, torch.rand(2)]).equal(expected)
+
+
+def test_a_trainer_leaves_the_random_numbers_when_it_is_made():
+    ids, _, model = text_and_model(dropout=0.1)
+    with random_numbers_untouched():
+        Trainer(model, ids, short_run())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"optimizer": "muon"}])
+def test_training_leaves_the_random_numbers(tmp_path, dropout, options):
+    ids, tokenizer, model = text_and_model(dropout=dropout)
+    with random_numbers_untouched():
+        train(model, ids, short_run(save_every=4, patience=9, **options), ids[:50], directory=tmp_path / "run", tokenizer=tokenizer)
+    trainer = Trainer(model, ids, short_run(**options))
+    with random_numbers_untouched():
+        trainer.step(0)
+        trainer.advance(3)
+    with random_numbers_untouched():
+        trainer.restore(trainer.state())
+
+
+def test_an_error_in_a_step_leaves_the_random_numbers():
+    ids, _, model = text_and_model(dropout=0.5)
+
+    def fail(module, inputs):
+        torch.rand(7)
+        raise RuntimeError("out of luck")
+
+    model.stack.layers[1].register_forward_pre_hook(fail)
+    with random_numbers_untouched(), pytest.raises(RuntimeError, match="out of luck"):
+        train(model, ids, short_run())
+
+
+def test_evaluation_leaves_the_random_numbers():
+    ids, _, model = text_and_model(dropout=0.5)
+    with random_numbers_untouched():
+        evaluate(model.train(), ids)
+        loss_by_position(model, ids, stride=3)
+
+
+def test_evaluation_that_fails_leaves_the_mode():
+    ids, _, model = text_and_model(dropout=0.5)
+    model.train().stack.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, ids)
+    assert model.training and model.stack.layers[0].training
+
+
+def test_what_the_caller_draws_does_not_change_a_run():
+    losses = []
+    for draws in (0, 3):
+        torch.manual_seed(3)
+        ids, _, model = text_and_model(dropout=0.5)
+        trainer = Trainer(model, ids, short_run())
+        for _ in range(4):
+            torch.rand(draws)
+            trainer.advance(2)
+        losses.append(trainer.history.loss)
+    assert losses[0] == losses[1]
+
+
+def test_a_seed_gives_the_dropout_that_it_always_gave():
+    ids, _, model = text_and_model(dropout=0.5)
+    seen = []
+    model.embedding.dropout.register_forward_hook(lambda module, inputs, output: seen.append(output == 0))
+    trainer = Trainer(model, ids, short_run(seed=5))
+    trainer.advance(1)
+    torch.manual_seed(5)
+    assert seen[0].equal(F.dropout(torch.ones(seen[0].shape), 0.5) == 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_random_numbers_of_a_gpu_are_left_too():
+    ids, _, model = text_and_model(dropout=0.5)
+    torch.manual_seed(11)
+    before = torch.get_rng_state(), torch.cuda.get_rng_state()
+    train(model, ids, short_run(device="cuda"))
+    assert torch.get_rng_state().equal(before[0]) and torch.cuda.get_rng_state().equal(before[1])
+
+
+def test_a_random_state_of_ones_own_goes_on_where_it_was():
+    own = torch.Generator().manual_seed(2)
+    drawn = []
+    for _ in range(2):
+        with random_numbers_untouched(), random_state_of(own):
+            drawn.append(torch.rand(3))
+    assert torch.cat(drawn).equal(torch.rand(6, generator=torch.Generator().manual_seed(2)))
+
+
 # What came since the paper: Muon, bfloat16, compilation, recipes.
 
 
@@ -315,7 +438,6 @@ def test_linear_decay_and_cosine_end_at_the_final_rate():
         assert rates[35] == pytest.approx(expected)
 
 
-@needs_muon
 def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else():
     model, config = modern(), TrainingConfig.preset("modern", steps=5)
     adamw, muon = make_optimizers(model, config)
@@ -326,7 +448,6 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else():
     assert {names[i] for i in held[0]} >= {"embedding.tokens.weight", "embedding.previous.weight", "head.weight"}
 
 
-@needs_muon
 def test_each_optimizer_has_its_own_rate():
     trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=40, learning_rate=0.5, matrix_rate=0.125, warmup_steps=4))
     trainer.advance(2)
@@ -334,7 +455,6 @@ def test_each_optimizer_has_its_own_rate():
     assert {g["lr"] for g in adamw.param_groups} == {0.25} and {g["lr"] for g in muon.param_groups} == {0.0625}
 
 
-@needs_muon
 def test_a_modern_run_that_goes_on_is_the_run_that_never_stopped():
     ids, config = torch.randint(13, (300,)), TrainingConfig.preset("modern", steps=12)
     whole, first, second = modern(), modern(), modern()
@@ -348,7 +468,6 @@ def test_a_modern_run_that_goes_on_is_the_run_that_never_stopped():
     assert all(a.equal(b) for a, b in zip(whole.parameters(), second.parameters()))
 
 
-@needs_muon
 def test_in_bf16_activations_are_rounded_and_weights_are_not():
     model, seen = modern(), []
     model.stack.layers[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
@@ -356,7 +475,7 @@ def test_in_bf16_activations_are_rounded_and_weights_are_not():
     assert seen == [torch.bfloat16] and {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("preset", ["gpt2", pytest.param("modern", marks=needs_muon)])
+@pytest.mark.parametrize("preset", ["gpt2", "modern"])
 def test_training_in_bf16_learns_as_in_float32(preset):
     ids, losses = torch.arange(400) % 13, []
     for precision in ("float32", "bf16"):
@@ -375,10 +494,11 @@ def test_options_that_make_no_sense_are_named(wrong):
         TrainingConfig(**wrong)
 
 
-def test_without_muon_in_torch_the_error_says_so(monkeypatch):
+def test_muon_needs_no_muon_in_torch(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    with pytest.raises(ValueError, match="has no Muon: install 2.9 or newer, or use --optimizer adamw"):
-        TrainingConfig(optimizer="muon")
+    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=2, device="cpu"))
+    trainer.advance(2)
+    assert trainer.optimizers[1].__class__ is transformer_nb.Muon
 
 
 def test_compiled_is_asked_of_the_compiler(monkeypatch):
@@ -391,7 +511,6 @@ def test_compiled_is_asked_of_the_compiler(monkeypatch):
     assert asked == [model]
 
 
-@needs_muon
 def test_a_run_with_other_optimizers_cannot_go_on():
     trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=4))
     trainer.advance(1)

@@ -16,12 +16,12 @@ order of their imports: no module imports from a later one.
     cpu.decoding           one new token in few calls, for models made of these layers alone
     generation             sampling, key-value cache
     checkpoints            what a run leaves on disk, whole at every moment
+    muon                   an optimizer for matrices that came after the paper (chapter 12)
     distributed            several processes that train one model
     training               data and loop
     diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
     encoder_decoder        the paper's whole machine: label smoothing, its schedule, greedy and beam search
     pretrained             published models and PyTorch's own, in these classes, and back
-    since_2017             training for a given time; what came after the paper
     plotting               the figures that the chapters share (needs matplotlib only when it draws)
     questions              guesses and exercises, for the pages
 
@@ -75,6 +75,7 @@ from .generation import KeyValueCache, generate
 from .inspection import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
+from .muon import Muon
 from .positional_encoding import (
     LearnedPositionalEncoding,
     RotaryPositionalEncoding,
@@ -82,7 +83,6 @@ from .positional_encoding import (
     sinusoidal_encoding,
 )
 from .pretrained import from_huggingface, from_torch, to_huggingface
-from .since_2017 import train_for
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,
@@ -126,6 +126,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositionalEncoding",
     "MultiHeadAttention",
+    "Muon",
     "PairTokenizer",
     "RotaryPositionalEncoding",
     "SinusoidalPositionalEncoding",
@@ -160,6 +161,5 @@ __all__ = [
     "sinusoidal_encoding",
     "to_huggingface",
     "train",
-    "train_for",
     "train_pairs",
 ]

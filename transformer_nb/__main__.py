@@ -27,6 +27,7 @@ from .tokenization import BPETokenizer, CharTokenizer, series_corpus
 from transformer_nb.training import (
     History,
     TrainingConfig,
+    random_state_of,
     split_text,
     train,
 )
@@ -135,9 +136,9 @@ def run_training(
     all_ids, tokenizer, digest, release = read_data(arguments.data, arguments.encoding, tokenizer or make)
     ids, validation_ids = split_text(all_ids)
     if not resume:
-        torch.manual_seed(config.seed)
         options = {**chosen(arguments, TransformerConfig), "vocab_size": tokenizer.vocab_size}
-        model = LanguageModel(TransformerConfig.preset(arguments.preset, **options))
+        with random_state_of(torch.Generator().manual_seed(config.seed)):
+            model = LanguageModel(TransformerConfig.preset(arguments.preset, **options))
     print(f"text: {len(ids):,} tokens to train on, {len(validation_ids):,} held back, {tokenizer.vocab_size} different")
     print(f"model: {count_parameters(model):,} parameters")
 

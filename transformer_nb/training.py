@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'PRECISIONS', 'RECIPES', 'OPTIMIZER_STATE', 'EXPLOSION', 'split_text', 'sample_batch',
            'ngram_probabilities', 'TrainingConfig', 'rate', 'learning_rate', 'make_optimizers', 'choose_device',
-           'loss_by_position', 'evaluate', 'History', 'random_numbers', 'Trainer', 'find_team', 'interrupt_flag',
+           'loss_by_position', 'evaluate', 'History', 'random_state_of', 'Trainer', 'find_team', 'interrupt_flag',
            'train', 'next_stop']
 
 # %% ../nbs/08_training.ipynb #b87fdee5
@@ -15,7 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoints import Checkpoint, Run, load_checkpoint, save_checkpoint
+from .muon import Muon
 from .tokenization import BPETokenizer, CharTokenizer
 from .transformer import option
 
@@ -131,9 +132,6 @@ class TrainingConfig:
         for name, known in dict(schedule=SCHEDULES, optimizer=OPTIMIZERS, precision=PRECISIONS).items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
-            instead = "--optimizer adamw --learning-rate 4e-3"
-            raise ValueError(f"PyTorch {torch.__version__} has no Muon: install 2.9 or newer, or use {instead}")
 
     @classmethod
     def preset(
@@ -183,7 +181,7 @@ def make_optimizers(
     groups = [group for group in groups if group["params"]]
     optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)]
     if muon:
-        optimizers.append(torch.optim.Muon(muon, lr=config.matrix_rate, weight_decay=config.weight_decay))
+        optimizers.append(Muon(muon, lr=config.matrix_rate, weight_decay=config.weight_decay))
     return optimizers
 
 # %% ../nbs/08_training.ipynb #b9c9cd89
@@ -215,11 +213,13 @@ def loss_by_position(
     x, y = (part.unfold(0, length, stride or length) for part in (ids[:-1], ids[1:]))
     total = torch.zeros(length, device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
     model.eval()
-    for i in range(0, len(x), batch_size):
-        logits = model(x[i : i + batch_size].to(device).long())
-        loss = F.cross_entropy(logits.transpose(1, 2).float(), y[i : i + batch_size].to(device).long(), reduction="none")
-        total += loss.sum(0)
-    model.train(was_training)
+    try:
+        for i in range(0, len(x), batch_size):
+            logits = model(x[i : i + batch_size].to(device).long())
+            loss = F.cross_entropy(logits.transpose(1, 2).float(), y[i : i + batch_size].to(device).long(), reduction="none")
+            total += loss.sum(0)
+    finally:
+        model.train(was_training)
     return (total / len(x)).float().cpu()
 
 
@@ -261,11 +261,21 @@ class History:
         return ", ".join(parts)
 
 # %% ../nbs/08_training.ipynb #f1d1f714
-def random_numbers(
-    device: torch.device,
-) -> "module":
-    "The module whose `get_rng_state` and `set_rng_state` are about the random numbers of a device."
-    return torch.random if device.type == "cpu" else torch.get_device_module(device)
+@contextmanager
+def random_state_of(
+    generator: torch.Generator,
+) -> Iterator[None]:
+    "While it lasts, PyTorch's random numbers on the generator's device come from there; afterwards the caller's go on as if nothing had happened."
+    device = generator.device
+    module = torch.random if device.type == "cpu" else torch.get_device_module(device)
+    which = [device] if device.index is not None and device.type != "mps" else []
+    before = module.get_rng_state(*which)
+    module.set_rng_state(generator.get_state(), *which)
+    try:
+        yield
+    finally:
+        generator.set_state(module.get_rng_state(*which))
+        module.set_rng_state(before, *which)
 
 # %% ../nbs/08_training.ipynb #263505e8
 class Trainer:
@@ -295,8 +305,8 @@ class Trainer:
         self.optimizers = make_optimizers(model, config)
         self.gradient_norm = None  # of the last step in which it was measured
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.dropout = torch.Generator(self.device).manual_seed(config.seed)  # and whatever else the model draws
         self.history = History(config.steps)
-        torch.manual_seed(config.seed)  # dropout
 
     def step(
         self,
@@ -308,23 +318,32 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = highest * rate(number, self.config)
         batch = sample_batch(self.ids, self.model.config.block_size, self.config.batch_size, self.generator)
-        batch = [part.to(self.device) for part in (batch if self.team is None else self.team.rows(number, *batch))]
-        loss = self.gradient(*batch)
+        if self.team is not None:
+            batch = self.team.rows(*batch)
+            self.dropout.manual_seed(self.team.seed_of(number))
+        with random_state_of(self.dropout):
+            loss = self.gradient(*(part.to(self.device) for part in batch))
         may_look = self.device.type == "cpu" and self.team is None  # on a GPU, to look is to wait; and a team looks together
         if may_look and not loss.isfinite():
             self.give_up(f"became {loss.item()}", number)
         if self.config.grad_clip or measure:
             limit = self.config.grad_clip or math.inf
             try:
-                self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=may_look)
+                with self.contact():
+                    self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=may_look)
             except RuntimeError:
                 self.give_up("has no finite gradient", number)
             if self.team is not None:
                 self.gradient_norm = self.team.whole(self.gradient_norm)
         for optimizer in self.optimizers:
-            optimizer.step()
+            with self.contact():
+                optimizer.step()
             optimizer.zero_grad()
         return loss
+
+    def contact(self) -> AbstractContextManager[None]:
+        "Around what talks to the other processes, where there are some."
+        return nullcontext() if self.team is None else self.team.contact()
 
     def gradient(
         self,
@@ -334,13 +353,15 @@ class Trainer:
         "The loss of a batch; its gradient is left with the parameters, part by part where the batch is taken in parts."
         losses, parts = [], self.config.accumulate
         for part, (x, y) in enumerate(zip(x.chunk(parts), y.chunk(parts)), 1):
-            if self.team is not None:
-                self.team.exchange(part == parts)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                loss = F.cross_entropy(self.forward(x).flatten(0, 1).float(), y.flatten())
-            if parts > 1:
-                loss = loss / parts
-            loss.backward()
+            def compute_loss(x: Tensor = x, y: Tensor = y) -> Tensor:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                    return F.cross_entropy(self.forward(x).flatten(0, 1).float(), y.flatten()) / parts
+
+            if self.team is None:
+                loss = compute_loss()
+                loss.backward()
+            else:
+                loss = self.team.backward(compute_loss, last=part == parts)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
@@ -383,7 +404,7 @@ class Trainer:
 
     def state(self) -> dict:
         "What `restore` needs: plain values, and tensors by name."
-        tensors = {"generator": self.generator.get_state(), "dropout": random_numbers(self.device).get_rng_state()}
+        tensors = {"generator": self.generator.get_state(), "dropout": self.dropout.get_state()}
         tensors["loss"] = torch.tensor(self.history.loss, dtype=torch.float64)
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer in self.optimizers:
@@ -402,7 +423,7 @@ class Trainer:
         try:
             tensors = dict(state["tensors"])
             self.generator.set_state(tensors.pop("generator"))
-            random_numbers(self.device).set_rng_state(tensors.pop("dropout"))
+            self.dropout.set_state(tensors.pop("dropout"))
             loss = tensors.pop("loss").tolist()
             self.history = History(**{**state["history"], "loss": loss, "steps": self.config.steps, "interrupted": False})
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
@@ -470,6 +491,8 @@ def train(
     if resume is not None:
         trainer.restore(resume)
     history, team = trainer.history, trainer.team
+    if team is not None:
+        team.directory = directory
     leads = team is None or team.rank == 0  # the process that writes and prints
     run = Run(directory, config.keep, history.steps_done) if leads and directory is not None else None
     tokens = config.batch_size * model.config.block_size  # in each step
@@ -480,7 +503,8 @@ def train(
             return
         history.evaluated.append(history.steps_done)
         if validation_ids is not None:
-            loss = evaluate(model, validation_ids)
+            with trainer.contact():
+                loss = evaluate(model, validation_ids)
             history.validation_loss.append(loss if team is None else team.mean(torch.tensor(loss)).item())
             if run is not None:
                 run.log(history.steps_done, validation_loss=history.validation_loss[-1])
@@ -501,7 +525,7 @@ def train(
     def stalled() -> bool:
         return 0 < config.patience < len(history.validation_loss) - history.best
 
-    with bar, interrupt_flag() as noted, nullcontext() if team is None else team.watched(directory):
+    with bar, interrupt_flag() as noted:
         interrupted = noted if team is None else lambda: team.agree(noted())
         while history.steps_done < config.steps and not interrupted():
             if history.steps_done % config.eval_every == 0:

@@ -3,17 +3,19 @@
 import argparse
 import ast
 import sysconfig
+import time
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
 
-from transformer_nb import CharTokenizer, LanguageModel, TrainingConfig, TransformerConfig, train_for
-from transformer_nb.training import split_text
+from transformer_nb import CharTokenizer, LanguageModel, TrainingConfig, TransformerConfig, evaluate
+from transformer_nb.training import Trainer, split_text
 
 SIZE = dict(block_size=64, n_layers=4, n_heads=4, d_model=128)
-PLAIN = TrainingConfig(steps=2000, batch_size=12, learning_rate=1e-3, warmup_steps=100, device="cpu")
 STEPS_OF_PLAIN = 2000
+PLAIN = TrainingConfig(steps=STEPS_OF_PLAIN, batch_size=12, learning_rate=1e-3, warmup_steps=100, device="cpu")
 
 
 def docstrings(
@@ -33,6 +35,22 @@ def docstrings(
     return "\n".join(found)[:length]
 
 
+def train_for(
+    trainer: Trainer,
+    seconds: float,  # of the processor; the schedule is stretched over them
+) -> int:
+    "Train for a given time: half of the time is half of the schedule. Returns how many steps that were."
+    used, steps = 0.0, 0
+    trainer.model.train()
+    while used < seconds:
+        start = time.process_time()
+        loss = trainer.step(int(trainer.config.steps * used / seconds))
+        used, steps = used + time.process_time() - start, steps + 1
+    if not loss.isfinite():
+        raise FloatingPointError(f"the loss became {loss.item()} within {steps} steps: lower learning_rate")
+    return steps
+
+
 def ladder(
     text: str,
     seed: int,
@@ -42,19 +60,21 @@ def ladder(
     tokenizer = CharTokenizer.from_text(text)
     ids, validation_ids = split_text(tokenizer.encode(text))
 
-    def run(config: TransformerConfig, training: TrainingConfig, seconds: float, **options):
+    def prepare(config: TransformerConfig, training: TrainingConfig) -> Trainer:
         torch.manual_seed(seed)
-        training.seed = seed
-        return train_for(LanguageModel(config), ids, training, seconds, validation_ids, **options)
+        return Trainer(LanguageModel(config), ids, replace(training, seed=seed))
 
-    plain, ticks = TransformerConfig(tokenizer.vocab_size, **SIZE), iter(range(10**6))
-    fifty = run(plain, TrainingConfig(steps=50, batch_size=12, device="cpu"), 3.0, looks=1)  # how long a step takes
-    seconds = STEPS_OF_PLAIN * fifty.seconds[-1] / fifty.steps
-    result = run(plain, PLAIN, STEPS_OF_PLAIN, looks=1, clock=lambda: next(ticks))
+    trainer = prepare(TransformerConfig(tokenizer.vocab_size, **SIZE), PLAIN)
+    start = time.process_time()
+    trainer.advance(STEPS_OF_PLAIN)
+    seconds, losses = time.process_time() - start, [evaluate(trainer.model, validation_ids)]
     modern = TransformerConfig.preset("modern", vocab_size=tokenizer.vocab_size, **SIZE, d_ff=490)
     recipe = TrainingConfig.preset("modern", steps=1000, batch_size=12, device="cpu")
-    losses = [run(modern, recipe, part * seconds, looks=1).validation_loss[-1] for part in parts]
-    return [f"{seconds:.0f} s", *(f"{loss:.3f}" for loss in (result.validation_loss[-1], *losses))]
+    for part in parts:
+        trainer = prepare(modern, recipe)
+        train_for(trainer, part * seconds)
+        losses.append(evaluate(trainer.model, validation_ids))
+    return [f"{seconds:.0f} s", *(f"{loss:.3f}" for loss in losses)]
 
 
 if __name__ == "__main__":
