@@ -354,10 +354,6 @@ def test_a_run_killed_again_and_again_ends_in_the_weights_of_one_that_was_not(ru
     runs.ends_as_if_never_killed("killed")
 
 
-KNOWN = "killed between measuring and saving at one step, a run measures and logs that step twice"
-
-
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 @pytest.mark.parametrize("runs", ["--steps 12 --eval-every 6"], indirect=True)
 def test_a_step_that_is_measured_and_saved_is_logged_once(runs):
     runs.kill("killed", 2, "step-000009.new")  # at step 6 there is a checkpoint, then a look at the validation text
@@ -365,7 +361,6 @@ def test_a_step_that_is_measured_and_saved_is_logged_once(runs):
 
 
 @torture
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 @pytest.mark.parametrize("runs", ["--steps 1500 --eval-every 6"], indirect=True)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_killed_a_hundred_times_ends_in_the_weights_of_one_that_was_not(runs, seed):

@@ -522,3 +522,10 @@ def test_a_run_with_other_optimizers_cannot_go_on():
     for tensors in ({n: x for n, x in state["tensors"].items() if n != first}, {**state["tensors"], first: torch.zeros(5)}):
         with pytest.raises(ValueError, match="another optimizer or model"):
             trainer.restore({**state, "tensors": tensors})
+
+
+def test_each_part_of_a_model_is_in_its_own_mode_after_evaluation():
+    ids, _, model = text_and_model()
+    model.train().stack.layers[0].eval()  # frozen
+    evaluate(model, ids)
+    assert model.training and model.stack.layers[1].training and not model.stack.layers[0].training

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoints import Checkpoint, Run, load_checkpoint, save_checkpoint
+from .generation import evaluation_mode
 from .muon import Muon
 from .tokenization import BPETokenizer, CharTokenizer
 from .transformer import option
@@ -209,17 +210,14 @@ def loss_by_position(
     length = min(model.config.block_size, len(ids) - 1)
     if length < 1:
         raise ValueError(f"a text needs at least 2 tokens to be predicted, got {len(ids)}")
-    device, was_training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     x, y = (part.unfold(0, length, stride or length) for part in (ids[:-1], ids[1:]))
     total = torch.zeros(length, device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
-    model.eval()
-    try:
+    with evaluation_mode(model):
         for i in range(0, len(x), batch_size):
             logits = model(x[i : i + batch_size].to(device).long())
             loss = F.cross_entropy(logits.transpose(1, 2).float(), y[i : i + batch_size].to(device).long(), reduction="none")
             total += loss.sum(0)
-    finally:
-        model.train(was_training)
     return (total / len(x)).float().cpu()
 
 
@@ -527,11 +525,9 @@ def train(
 
     with bar, interrupt_flag() as noted:
         interrupted = noted if team is None else lambda: team.agree(noted())
-        while history.steps_done < config.steps and not interrupted():
-            if history.steps_done % config.eval_every == 0:
-                measure()
-            if stalled():
-                break
+        if not history.steps_done:
+            measure()
+        while history.steps_done < config.steps and not stalled() and not interrupted():
             before, seconds = history.steps_done, history.seconds
             trainer.advance(next_stop(before, config) - before, *([interrupted] if team is None else []))
             taken = history.steps_done - before
@@ -542,6 +538,8 @@ def train(
                 speed = taken * tokens / (history.seconds - seconds)
                 length = None if trainer.gradient_norm is None else trainer.gradient_norm.item()
                 run.log(history.steps_done, loss=loss, rate=learning_rate(history.steps_done - 1, config), gradient_norm=length, tokens_per_second=speed)
+            if history.steps_done % config.eval_every == 0:
+                measure()  # before saving, so that a run that goes on from there does not measure it again
             if directory is not None and config.save_every and history.steps_done % config.save_every == 0:
                 save()
         history.interrupted = history.steps_done < config.steps and not stalled()
