@@ -261,12 +261,22 @@ def test_an_error_of_the_network_is_lost_contact_wherever_it_is_raised():
     assert one_line(error) and isinstance(error.value.__cause__, dist.DistNetworkError)
 
 
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, NotImplementedError])
+def test_what_no_other_process_can_cause_is_not_blamed_on_one(monkeypatch, kind):
+    inside = {"__name__": "torch.distributed.collectives", "kind": kind}
+    exec("def all_reduce(values):\n    raise kind('in the middle of a collective')", inside)
+    monkeypatch.setattr(dist, "all_reduce", inside["all_reduce"])
+    with pytest.raises(kind, match="in the middle"):
+        lone_team().mean(torch.ones(2))
+
+
 def test_no_filter_of_warnings_stays(team_of_one):
     team, model, shared, x = team_of_one
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         before = list(warnings.filters)
         fresh = LanguageModel(small_config())
+        fresh.stack.layers[0].register_forward_hook(lambda module, inputs, output: output.view_as(output))  # of which FSDP2 warns
         shared = team.share(fresh)
         team.backward(lambda: shared(x).float().mean(), last=True)
         assert warnings.filters == before
