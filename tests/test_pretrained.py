@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from transformer_nb.attention import causal_mask, padding_mask
+from transformer_nb.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.encoder_decoder import beam_search, greedy_decode
 from transformer_nb.generation import generate
 from transformer_nb.pretrained import (
@@ -732,3 +733,12 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="could not write the model .* no space left on device"):
         to_huggingface(LanguageModel(small_config()), tmp_path / "written")
     assert not any(tmp_path.iterdir())
+
+
+def test_reading_a_model_draws_none_of_the_callers_random_numbers(tmp_path):
+    save_checkpoint(tmp_path / "own", LanguageModel(small_config()))
+    GPT2LMHeadModel(GPT2Config(vocab_size=13, n_embd=8, n_head=2, n_layer=1, n_positions=8)).save_pretrained(tmp_path / "theirs")
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path / "own"), from_huggingface(tmp_path / "theirs"), from_torch(layer)
+    assert torch.get_rng_state().equal(before)

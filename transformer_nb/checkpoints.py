@@ -191,7 +191,8 @@ def read_model(
         raise ValueError(f"the configuration asks for {asked} weights, and the file has {held}")
     if tables > LARGEST_TABLES:
         raise ValueError(f"the configuration asks for tables of {tables} numbers, which are in no file")
-    model = kind(config)
+    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are random, and of no use
+        model = kind(config)
     load_model(model, path)
     return model
 

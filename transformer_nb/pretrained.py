@@ -239,7 +239,8 @@ def from_torch(
     kind = type(module).__name__
     if kind not in FROM_TORCH or type(module) is not getattr(nn, kind):
         raise ValueError(f"from_torch takes {', '.join('nn.' + name for name in FROM_TORCH)}, got {kind}")
-    ours = FROM_TORCH[kind](module)
+    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are random, and of no use
+        ours = FROM_TORCH[kind](module)
     return pour(ours, {our_parameter(name, TORCH_NAMES[kind]) or name: weight for name, weight in module.named_parameters()})
 
 # %% ../nbs/11_pretrained.ipynb #a602e262
@@ -688,7 +689,9 @@ def from_huggingface(
             shapes = family.make(config)
         found = translated(family, config, weights)
         check_fit(shapes, found)
-        return pour(family.make(config), found)
+        with torch.random.fork_rng(devices=[]):  # the weights that it begins with are random, and of no use
+            ours = family.make(config)
+        return pour(ours, found)
     except (TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the configuration of this {known[0]} makes no sense: {reason}") from None
