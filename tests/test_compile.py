@@ -54,8 +54,9 @@ def test_an_encoder_decoder_is_one_graph(positions):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch about itself
 @pytest.mark.skipif(not shutil.which("g++"), reason="PyTorch's compiler needs a C++ compiler")
 @pytest.mark.usefixtures("shapes_unchecked")
-def test_a_compiled_model_learns_what_it_learns_without():
-    "By the real compiler, forward and backward, with the parts of the default recipe."
+def test_a_compiled_model_learns_what_it_learns_without(tmp_path, monkeypatch):
+    "By the real compiler, forward and backward, with the parts of the default recipe; nothing comes from an earlier run."
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     losses, learned = [], []
     for compile in (False, True):
         torch.manual_seed(0)
