@@ -59,6 +59,9 @@ def position_wise(
         return lambda x: x
     if kind is nn.Linear:
         return linear_for_few_rows(module.weight, module.bias)
+    if kind is LayerNorm:
+        shape, weight, bias, eps = module.weight.shape, module.weight, module.bias, module.eps
+        return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
     if kind is FeedForward:
         up, activation, down = position_wise(module.linear1), module.activation, position_wise(module.linear2)
         return lambda x: down(activation(up(x)))
