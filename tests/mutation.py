@@ -162,7 +162,9 @@ generation
     return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
     model.eval() -> pass  # written in training mode
-    module.training = True -> pass  # left in evaluation mode
+    module.train(training) -> pass  # left in evaluation mode
+    use_cache = use_cache and model.config.causal -> pass  # a cache where every token changes all others
+    use_cache = all(len(layer) == length for layer in cache) -> pass  # a cache that a layer does not fill
     if users > 1: -> if False:  # the first thread to end puts the modes back under the others
     if not use_cache or length < text.shape[1]: -> if not use_cache:  # the cache is kept when the window slides
     model(text[:, -length:], last_only=True, **options)[:, -1] -> model(text[:, -length:], **options)[:, 0]  # the wrong position
@@ -183,10 +185,12 @@ cpu.decoding
     if any(methods(kind) != defined for kind, defined in AS_DEFINED.items()): -> if False:  # a method replaced on a class is ignored
     return AS_DEFINED[kind].keys().isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
     known = getattr(module, "activation", F.relu) in ACTIVATIONS.values() -> known = True  # any activation is taken for a known one
-    and all(map(is_position_wise, module.children())) ->   # a part of a part is ignored
+    and all(map(is_position_wise, parts)) ->   # a part of a part is ignored
     rotary is None or is_plain(rotary, RotaryPositionalEncoding) -> True  # a hook on the rotation hears nothing
-    return alike and plain and not torch.is_autocast_enabled(weights[0].device.type) -> return alike and plain  # autocast is not heard
-    return alike and plain and -> return alike and  # a weight of another type is read as if it were none
+    and not any(torch.is_autocast_enabled(device) for _, device in kinds) ->   # autocast is not heard
+    not in (nn.Parameter, Tensor, type(None)) for name in WEIGHTS): -> is None for name in WEIGHTS):  # a weight of another type is read as if it were none
+    if not all(kind.forward.__module__ == kind.__module__ for -> if not all(True for  # a method replaced before the import is ignored
+    model.embedding(ids, offset, None, before) -> model.embedding(ids, offset, before=before)  # called as nobody else calls it
 cpu.hooks
     or any(getattr(nn_module, name) for name in OF_ALL_MODULES) ->   # a hook for all modules is not seen
     if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen
@@ -224,12 +228,11 @@ training
     optimizer.zero_grad() -> pass  # gradients add up
     loss.backward() -> pass  # nothing is learned
     logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
-    model.eval() -> pass  # evaluated with dropout
-    model.train(was_training) -> model.eval()  # trained without dropout after the first evaluation
+    with evaluation_mode(model): -> if True:  # measured with dropout
     if not math.isfinite(loss): -> if False:  # nan goes on
     self.generator.set_state(tensors.pop("generator")) -> tensors.pop("generator")  # another order of the data after a resume
     optimizer.load_state_dict({ -> dict({  # the optimizer starts anew
-    loss = loss / parts -> loss = loss  # a batch in parts counts more than once
+    y.flatten()) / parts -> y.flatten())  # the parts of a batch count as much as the whole
     if may_look and not loss.isfinite(): -> if False:  # a step is taken with what is no number
     error_if_nonfinite=may_look -> error_if_nonfinite=False  # nor is the gradient looked at
     self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen

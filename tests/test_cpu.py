@@ -1,6 +1,8 @@
 """Fast decoding gives the logits of the model for every model that it accepts, steps aside for all others, and changes no setting."""
 
 import copy
+import subprocess
+import sys
 import threading
 from functools import partial
 
@@ -226,6 +228,92 @@ def test_subclasses_parametrizations_and_mixed_precisions_go_through_the_modules
         assert_cache_changes_nothing(model)
 
 
+def test_a_part_may_be_a_function_or_stand_where_no_module_is_looked_for():
+    for part in (lambda linear: lambda x: 1.5 * linear(x), partial(copy.copy), copy.deepcopy):
+        model = variant("gpt2")
+        feed_forward = model.stack.layers[0].feed_forward
+        linear = feed_forward.linear1
+        del feed_forward.linear1
+        feed_forward.__dict__["linear1"] = part(linear)
+        if isinstance(feed_forward.linear1, nn.Module):
+            feed_forward.linear1.register_forward_hook(lambda module, inputs, output: 1.5 * output)
+        assert not supports_fast_decode(model)
+        assert_cache_changes_nothing(model)
+
+
+class Loud(torch.Tensor):
+    "A weight that changes what is done with it."
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        output = super().__torch_function__(function, types, args, kwargs or {})
+        return 1.5 * output if function is nn.functional.linear else output
+
+
+@pytest.mark.parametrize("where, name", [("feed_forward.linear1", "weight"), ("attention.out_proj", "weight"), ("attention", "in_proj_weight")])
+def test_a_weight_may_be_a_tensor_of_another_type(where, name):
+    model = variant("gpt2")
+    module = model.stack.layers[0].get_submodule(where)
+    weight = getattr(module, name).detach()
+    delattr(module, name)
+    setattr(module, name, weight.as_subclass(Loud))
+    assert not supports_fast_decode(model)
+    assert_cache_changes_nothing(model)
+
+
+def test_an_embedding_is_called_as_the_model_calls_it():
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, ids, offset, segments, before):
+            return 1.5 * self.inner(ids, offset, segments, before)
+
+    model = variant("modern")
+    model.embedding.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1], inputs[2], inputs[3]))
+    assert_cache_changes_nothing(model)
+    model.embedding = Wrapped(model.embedding)
+    assert_cache_changes_nothing(model)
+
+
+def test_a_method_replaced_before_the_import_is_seen():
+    program = """
+import torch
+from torch import nn
+real = nn.Linear.forward
+nn.Linear.forward = lambda self, x: 1.5 * real(self, x)
+from transformer_nb import LanguageModel, TransformerConfig
+from transformer_nb.cpu.decoding import supports_fast_decode
+print(supports_fast_decode(LanguageModel(TransformerConfig(5, n_layers=1, n_heads=1, d_model=4)).eval()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_without_a_causal_mask_nothing_is_kept():
+    assert_cache_changes_nothing(variant("gpt2", causal=False))
+    model = variant("gpt2")
+    model.config.causal = False
+    assert_cache_changes_nothing(model)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_that_keeps_nothing_ends_the_use_of_the_cache(layer):
+    class Mean(nn.Module):
+        "Stands in place of attention, looks at all positions so far, and knows no cache."
+
+        def forward(self, x, mask=None, is_causal=False, cache=None):
+            return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
+
+    model = variant("gpt2")
+    model.stack.layers[layer].attention = Mean()
+    assert_cache_changes_nothing(model)
+    model = variant("gpt2")
+    model.stack.layers[layer].forward = lambda x, *_, **__: 2 * x
+    assert_cache_changes_nothing(model)
+
+
 def test_under_autocast_the_modules_are_called():
     model = variant("gpt2", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -342,6 +430,38 @@ def test_generation_works_where_global_flags_cannot_be_changed(monkeypatch):
     "After `torch.backends.disable_global_flags()`, which cannot be taken back."
     monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", False)
     assert len(generate(variant("gpt2", torch.float32), indices(3), 3)) == 6
+
+
+class Adapted(nn.Linear):
+    "Merges an adapter into its weights for evaluation, as some implementations of LoRA do."
+
+    merged, change = False, 0.5
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += self.change if not mode else -self.change
+            self.merged = not mode
+        return self
+
+
+def test_a_module_hears_that_its_mode_is_put_back():
+    model = variant("gpt2").train()
+    model.stack.layers[0].feed_forward.linear1 = adapted = Adapted(8, 12).double()
+    before = adapted.weight.clone()
+    generate(model, indices(3), 3)
+    assert adapted.training and not adapted.merged and adapted.weight.allclose(before)
+
+
+def test_an_error_on_the_way_into_evaluation_mode_is_forgotten():
+    model = variant("gpt2").train()
+    model.head.train = lambda mode=True: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        generate(model, indices(3), 3)
+    del model.head.train
+    model.train()
+    generate(model, indices(3), 3)
+    assert all(module.training for module in model.modules())
 
 
 def test_the_last_thread_to_leave_puts_the_modes_back():

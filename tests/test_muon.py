@@ -170,7 +170,7 @@ def test_what_is_no_matrix_is_refused(shape):
     good, bad = nn.Parameter(torch.randn(2, 2)), nn.Parameter(torch.randn(shape))
     with pytest.raises(ValueError) as error:
         Muon([good, bad])
-    assert str(error.value) == f"Muon is for matrices, got a parameter of shape {shape}: leave it to AdamW" and one_line(error)
+    assert str(error.value) == f"Muon is for matrices of real numbers, got torch.float32 of shape {shape}: leave it to AdamW" and one_line(error)
     optimizer = Muon([good])
     with pytest.raises(ValueError, match="is for matrices"):
         optimizer.add_param_group({"params": [bad]})
@@ -211,3 +211,16 @@ def test_a_gpu_takes_the_steps_of_the_cpu():
     take_steps(Muon(there), there)
     for before, a, b in zip(start, here, there, strict=True):
         assert torch.cosine_similarity((a - before).flatten(), (b.cpu() - before).flatten(), dim=0) > 0.99
+
+
+def test_complex_matrices_and_sparse_gradients_are_refused_and_a_rate_may_be_a_tensor():
+    with pytest.raises(ValueError, match="real numbers, got torch.complex64"):
+        Muon([nn.Parameter(torch.randn(2, 2, dtype=torch.complex64))])
+    table = nn.Embedding(3, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="dense gradient, got a sparse one of shape"):
+        Muon(table.parameters()).step()
+    weight = nn.Parameter(torch.randn(2, 2))
+    weight.grad, before = torch.randn(2, 2), weight.detach().clone()
+    Muon([weight], lr=torch.tensor([0.1])).step()
+    assert not weight.equal(before)

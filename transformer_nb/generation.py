@@ -106,7 +106,7 @@ def generate(
     temperature: float = 1.0,  # 0 takes the most probable token each time
     top_k: int | None = None,  # draw among this many tokens
     top_p: float | None = None,  # draw among the fewest tokens with this probability
-    use_cache: bool = True,  # whether to keep keys and values; the tokens are the same without
+    use_cache: bool = True,  # whether to keep keys and values; the tokens are the same without, if only attention mixes positions
     generator: torch.Generator | None = None,  # where random numbers come from
     stop: int | None = None,  # the token that ends a text; behind it a row of a tensor is filled with it
 ) -> Int[Tensor, "*batch longer"] | list[Tensor]:
@@ -153,10 +153,11 @@ def next_token_logits(
     "A function from the texts so far to the logits of their next tokens; with a cache it reads each token once, as long as all fit the window."
     block_size, padded = model.config.block_size, bool(padding.any())
     cache = [KeyValueCache(min(longest or block_size, block_size)) for _ in model.stack.layers]
+    use_cache = use_cache and model.config.causal  # else a new token would change what all earlier ones have left
     decode_step = None
 
     def read(text: Int[Tensor, "batch position"]) -> Float[Tensor, "batch vocab"]:
-        nonlocal decode_step
+        nonlocal use_cache, decode_step
         length = min(text.shape[1], block_size)
         seen = len(cache[0]) if length == text.shape[1] else 0  # beyond the window every token has moved: nothing to keep
         options = {}
@@ -167,7 +168,9 @@ def next_token_logits(
         if not use_cache or length < text.shape[1]:
             return model(text[:, -length:], last_only=True, **options)[:, -1]
         if not seen:  # prefill
-            return model(text, cache=cache, last_only=True, **options)[:, -1]
+            logits = model(text, cache=cache, last_only=True, **options)[:, -1]
+            use_cache = all(len(layer) == length for layer in cache)  # some part put in place of ours may keep nothing
+            return logits
         decode_step = decode_step or fast_decoder(model, cache) or partial(model, cache=cache)
         return decode_step(text[:, -1:], **{"offset": seen, "before": text[:, -2], **options})[:, -1]
 
@@ -180,24 +183,25 @@ def evaluation_mode(
 ) -> Iterator[None]:
     "Inside, the model is in evaluation mode, however many threads are inside; the last one to leave puts each module back as it was."
     with LOCK:
-        users, in_training = IN_EVALUATION.get(model) or (0, [module for module in model.modules() if module.training])
-        IN_EVALUATION[model] = users + 1, in_training
-        if in_training:
-            model.eval()
+        users, modes = IN_EVALUATION.get(model) or (0, [(module, module.training) for module in model.modules()])
+        IN_EVALUATION[model] = users + 1, modes
     try:
+        if any(training for _, training in modes):
+            model.eval()
         yield
     finally:
         with LOCK:
-            users, in_training = IN_EVALUATION.pop(model)
+            users, modes = IN_EVALUATION.pop(model)
             if users > 1:
-                IN_EVALUATION[model] = users - 1, in_training
+                IN_EVALUATION[model] = users - 1, modes
             else:
-                for module in in_training:
-                    module.training = True
+                for module, training in modes:  # from the model down to its parts
+                    if module.training != training:
+                        module.train(training)
 
 
 LOCK = Lock()
-IN_EVALUATION: dict[nn.Module, tuple[int, list[nn.Module]]] = {}  # how many are inside, and what was in training mode before
+IN_EVALUATION: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}  # how many are inside, and the modes before
 
 
 def check_generation(

@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         params,  # matrices, or groups of them with options of their own, as in any optimizer
-        lr: float = 1e-3,  # of a tall matrix it is sqrt(rows / columns) times as much
+        lr: float | Tensor = 1e-3,  # of a tall matrix it is sqrt(rows / columns) times as much
         weight_decay: float = 0.1,  # decoupled, as in AdamW
         momentum: float = 0.95,  # the part of the mean gradient that a step keeps
         nesterov: bool = True,  # whether a step looks ahead along the newest gradient
@@ -52,7 +52,8 @@ class Muon(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         wrong = [f"{name} must be at least 0, got {group[name]}" for name in ("lr", "weight_decay", "momentum", "ns_steps") if not group[name] >= 0]
-        wrong += [f"Muon is for matrices, got a parameter of shape {tuple(p.shape)}: leave it to AdamW" for p in group["params"] if p.dim() != 2]
+        others = [p for p in group["params"] if p.dim() != 2 or p.is_complex()]
+        wrong += [f"Muon is for matrices of real numbers, got {p.dtype} of shape {tuple(p.shape)}: leave it to AdamW" for p in others]
         if wrong:
             self.param_groups.pop()
             raise ValueError(wrong[0])
@@ -65,6 +66,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             alike = defaultdict(list)
             for p in group["params"]:
+                if p.grad is not None and p.grad.is_sparse:
+                    raise RuntimeError(f"Muon needs a dense gradient, got a sparse one of shape {tuple(p.shape)}: leave it to SparseAdam")
                 if p.grad is not None:
                     alike[p.shape, p.dtype, p.device].append(p)
             for matrices in alike.values():
@@ -83,7 +86,7 @@ class Muon(torch.optim.Optimizer):
         rows, columns = matrices[0].shape
         for p, update in zip(matrices, updates):
             p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(shard_like(p, update), alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
+            p.add_(shard_like(p, update), alpha=-float(group["lr"]) * math.sqrt(max(1, rows / columns)))
 
 # %% ../nbs/12_since_2017.ipynb #5a1d3e07
 # What Muon needs where it runs: the number format of the iteration, and matrices of which each process holds a part.
