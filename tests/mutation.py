@@ -186,7 +186,6 @@ cpu.decoding
     return AS_DEFINED[kind].keys().isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
     known = getattr(module, "activation", F.relu) in ACTIVATIONS.values() -> known = True  # any activation is taken for a known one
     and all(map(is_position_wise, parts)) ->   # a part of a part is ignored
-    rotary is None or is_plain(rotary, RotaryPositionalEncoding) -> True  # a hook on the rotation hears nothing
     and not any(torch.is_autocast_enabled(device) for _, device in kinds) ->   # autocast is not heard
     not in (nn.Parameter, Tensor, type(None)) for name in WEIGHTS): -> is None for name in WEIGHTS):  # a weight of another type is read as if it were none
     if not all(kind.forward.__module__ == kind.__module__ for -> if not all(True for  # a method replaced before the import is ignored

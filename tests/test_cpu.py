@@ -171,6 +171,12 @@ class Multiplied(nn.Module):
         return x * (1 + 0.1 * (offset + torch.arange(x.shape[-2])[:, None]))
 
 
+def test_an_activation_may_need_all_three_axes():
+    model = variant("gpt2")
+    model.stack.layers[0].feed_forward.activation = lambda x: x.transpose(1, 2).relu().transpose(1, 2)
+    assert_cache_changes_nothing(model)
+
+
 def test_positions_need_not_be_added():
     model = variant("gpt2")
     model.embedding.positions = Multiplied()

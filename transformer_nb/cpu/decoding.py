@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from .hooks import has_hooks
 from ..layer_norm import LayerNorm
 from ..multi_head_attention import MultiHeadAttention
-from ..positional_encoding import RotaryPositionalEncoding
 from transformer_nb.transformer import (
     ACTIVATIONS,
     Encoder,
@@ -123,7 +122,7 @@ def methods(
 
 AS_DEFINED = {
     kind: methods(kind)
-    for kind in (LanguageModel, Encoder, EncoderLayer, Residual, MultiHeadAttention, RotaryPositionalEncoding, *POSITION_WISE)
+    for kind in (LanguageModel, Encoder, EncoderLayer, Residual, MultiHeadAttention, *POSITION_WISE)
 }
 
 
@@ -155,13 +154,9 @@ def is_plain_layer(
     "Whether `decode_layer` knows a layer and all that it is made of."
     if not is_plain(layer, EncoderLayer) or not is_plain(layer.attention, MultiHeadAttention):
         return False
-    residuals, rotary = (layer.residual1, layer.residual2), layer.attention.rotary
-    parts = [layer.attention.out_proj, layer.feed_forward]
-    return (
-        all(is_plain(residual, Residual) for residual in residuals)
-        and all(map(is_position_wise, parts + [part for r in residuals for part in (r.norm, r.dropout)]))
-        and (rotary is None or is_plain(rotary, RotaryPositionalEncoding))
-    )
+    residuals, parts = (layer.residual1, layer.residual2), [layer.attention.out_proj, layer.feed_forward]
+    parts += [part for residual in residuals for part in (residual.norm, residual.dropout)]
+    return all(is_plain(residual, Residual) for residual in residuals) and all(map(is_position_wise, parts))
 
 
 def supports_fast_decode(
