@@ -10,8 +10,8 @@ SNAPSHOT = ROOT / "transformer_nb" / "data" / "series.txt"
 
 
 def pages() -> list[Path]:
-    "The pages in the order of reading: the index, the chapters, and what stands beside them."
-    found = sorted((ROOT / "nbs").glob("*.ipynb"))
+    "The pages in the order of reading: the index, the chapters, and the workshop."
+    found = [path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
     return sorted(found, key=lambda p: (p.stem != "index", not p.stem[0].isdigit(), p.stem))
 
 

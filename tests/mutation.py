@@ -40,7 +40,7 @@ tokenization
     if token not in vocabulary: -> if False:  # merges of another vocabulary
     tokenizer.no_truncation() -> pass  # long texts are cut
     Path(directory, "vocab.json").write_text -> (lambda *a, **k: None)  # special tokens added later are not written
-text_files
+data.text_files
     inside = sorted( -> inside = list(  # in the order of the disk
     not any(part.startswith(".") for part in p.relative_to(path).parts) -> True  # what is hidden too
     - len(error.object) + error.start -> + error.start  # the place of a wrong byte is counted from elsewhere
@@ -112,7 +112,7 @@ multi_head_attention
     k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
     self.turn(k, offset) -> self.turn(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
-inspection
+interpret.activations
     if is_causal: -> if False:  # who watches lifts the mask
     masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while watched
     F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
@@ -158,7 +158,7 @@ generation
     before >= p -> before + probability >= p  # one token too few
     logits / temperature -> logits * temperature  # hot is cold
     if temperature == 0: -> if temperature < 0:  # greedy divides by zero
-    keep_top_p(logits, top_p) -> keep_top_p(logits, 1 - top_p)  # the rest
+    top_p_filter(logits, top_p) -> top_p_filter(logits, 1 - top_p)  # the rest
     return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
     model.eval() -> pass  # written in training mode
@@ -193,7 +193,7 @@ cpu.decoding
 cpu.hooks
     or any(getattr(nn_module, name) for name in OF_ALL_MODULES) ->   # a hook for all modules is not seen
     if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen
-distributed
+runs.distributed
     part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
     isinstance(error, dist.DistError) -> False  # an error of the network is one's own
     return modules[-1:] == [__name__] -> return True  # an error of the model is blamed on another
@@ -214,7 +214,7 @@ training
     self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
     self.dropout.manual_seed(self.team.seed_of(number)) -> pass  # all processes drop the same
     if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
-    (self.config.learning_rate, self.config.matrix_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
+    (self.config.learning_rate, self.config.muon_learning_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
     enabled=self.config.precision == "bf16" -> enabled=False  # bf16 is not heard
     left = 0.5 * (1 - math.cos(math.pi * left)) -> left = left**2  # another curve
     ids[:cut], ids[cut:] -> ids[:cut], ids[cut // 2 :]  # validation on the text that was trained on
@@ -240,7 +240,7 @@ training
     last=part == parts -> last=True  # a message for each part of a batch
     team is None or team.rank == 0 -> True  # every process writes
     if self.text and state.get("text", self.text) != self.text: -> if False:  # a run goes on with another text
-checkpoints
+runs.checkpoints
     raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
     if tables > LARGEST_TABLES: -> if False:  # tables of any size
@@ -251,7 +251,7 @@ checkpoints
     items(), reverse=True), -> items()),  # the oldest, not the newest
     if row["step"] <= step] -> ]  # lines of steps that are to come again
     publish(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
-encoder_decoder
+seq2seq.decoding
     torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop
     label_smoothing=epsilon) -> label_smoothing=0.0)  # no smoothing
@@ -268,7 +268,7 @@ encoder_decoder
     min(2 * n_beams, -> min(n_beams,  # too few to go on
     <= score[:, -1:] -> <= score[:, :1]  # stops too early
     sum(s[name].double() for s in states).div(len(states)) -> states[-1][name]  # the last, not the mean
-pretrained
+convert.huggingface
     "norm2": "residual2.norm", -> "norm2": "residual1.norm",  # one norm for another
     ours.norm = LayerNorm( -> LayerNorm(  # the final norm of a stack is forgotten
     reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
@@ -296,7 +296,7 @@ pretrained
     refuse("GPT-2", vars(config), GPT2_HAS) -> pass  # what GPT-2 does not have is written
     or any(directory.iterdir()) -> or False  # written over what was there
     parameter.T if turned else parameter -> parameter  # written as it is stored here
-muon
+modern.muon
     .clamp(min=1e-7) ->   # zeros become nan
     X.norm(dim=(-2, -1), keepdim=True) -> X.norm()  # one length for all matrices
     not group[name] >= 0 -> group[name] < 0  # nan is a rate
@@ -309,12 +309,12 @@ muon
     rows / columns -> columns / rows  # the wide ones go further
     torch.bfloat16 if parameter.device.type == "cuda" else torch.float32 -> torch.bfloat16  # slow where nothing computes in it
     return torch.float64 -> return torch.float32  # sixteen digits become seven
-questions
+notebook.questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
     except AssertionError as error: -> except KeyError as error:  # an open exercise says another thing
     assert result is not None, -> assert True,  # an empty stub passes to the check
-diagnosis
+diagnosis.battery
     tolerance * scale) -> 100 * tolerance * scale)  # deaf
     if s.causal and future[False]: -> if False:  # leaks are not looked for
     elif heard[True]: -> elif False:  # batch norm passes
@@ -365,7 +365,7 @@ def survives(module: str, before: str, after: str, copy: Path, everywhere: bool)
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    names = [module.replace(".", "_"), module.split(".")[0]]
+    names = [module.replace(".", "_"), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 
 
@@ -415,7 +415,7 @@ def main() -> int:
     chosen = [m for m in mutations() if not options.words or any(word in " ".join(m) for word in options.words)]
     if options.sample is not None:
         chosen = drawn(chosen, options.sample)
-    chosen.insert(0, ("plotting", "", "", "none, so that the tests must stay green"))
+    chosen.insert(0, ("notebook.plotting", "", "", "none, so that the tests must stay green"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def attempt(numbered: tuple[int, tuple]) -> bool:

@@ -18,9 +18,9 @@ from helpers import TEXT, TORTURE, one_line, randomize, same_weights, short_run,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import transformer_nb.checkpoints as checkpoints
+import transformer_nb.runs.checkpoints as checkpoints
 from transformer_nb.__main__ import main
-from transformer_nb.checkpoints import Run, load_checkpoint, newest_checkpoint, read_metrics, save_checkpoint
+from transformer_nb.runs.checkpoints import Run, load_checkpoint, newest_checkpoint, read_metrics, save_checkpoint
 from transformer_nb.tokenization import BPETokenizer, CharTokenizer
 from transformer_nb.training import Trainer, TrainingConfig, train
 from transformer_nb.transformer import LanguageModel

@@ -13,7 +13,7 @@ from torch.nn.modules import module as nn_module
 
 from transformer_nb.cpu import hooks
 from transformer_nb.cpu.decoding import fast_decoder, linear_for_few_rows, supports_fast_decode
-from transformer_nb.generation import KeyValueCache, evaluation_mode, generate, next_token_logits, pad_left
+from transformer_nb.generation import KVCache, evaluation_mode, generate, next_token_logits, pad_left
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import RotaryPositionalEncoding
@@ -62,7 +62,7 @@ def assert_cache_changes_nothing(model, bound=1e-6):  # tables of rotations are 
 @pytest.mark.parametrize("prompt", [1, 2, 7])
 @variants
 def test_the_logits_are_those_of_the_model(name, prompt):
-    model, ids, cache = variant(name), indices(3, 12), [KeyValueCache(12), KeyValueCache(12)]
+    model, ids, cache = variant(name), indices(3, 12), [KVCache(12), KVCache(12)]
     with torch.no_grad():
         found, expected = [model(ids[:, :prompt], cache=cache)[:, -1:]], model(ids)[:, prompt - 1 :]
         decode_step = fast_decoder(model, cache)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from transformer_nb.attention import causal_mask, padding_mask, scaled_dot_product_attention
-from transformer_nb.diagnosis import BATTERIES, Diagnosis, diagnose
+from transformer_nb.diagnosis.battery import BATTERIES, Diagnosis, diagnose
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from helpers import one_line, small_config
 
-from transformer_nb.checkpoints import load_checkpoint, read_metrics
-from transformer_nb.distributed import Team
+from transformer_nb.runs.checkpoints import load_checkpoint, read_metrics
+from transformer_nb.runs.distributed import Team
 from transformer_nb.training import Trainer, TrainingConfig
 from transformer_nb.transformer import LanguageModel
 
@@ -63,7 +63,7 @@ for name, options in runs.items():
 VICTIM = """
 import os, signal, sys
 import transformer_nb.__main__ as program
-from transformer_nb.checkpoints import Run
+from transformer_nb.runs.checkpoints import Run
 from transformer_nb.training import Trainer
 
 what, at, signal_number, *arguments = sys.argv[1:]
@@ -393,7 +393,7 @@ def test_one_process_loads_nothing_of_this():
     program = (
         "import sys, torch, transformer_nb as t; ids = torch.arange(40) % 5;"
         "t.train(t.LanguageModel(t.TransformerConfig(5, block_size=4, n_layers=1, n_heads=1, d_model=4)), ids, t.TrainingConfig(steps=2, batch_size=2));"
-        "print('transformer_nb.distributed' in sys.modules, torch.distributed.is_initialized())"
+        "print('transformer_nb.runs.distributed' in sys.modules, torch.distributed.is_initialized())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+PAGES = sorted((p for p in (ROOT / "nbs").rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in p.parts), key=lambda p: p.stem)
 WRONG_ANSWERS = ROOT / "tests" / "wrong_answers"
 
 
 @cache
 def page_cells(page):
-    cells = json.loads((ROOT / "nbs" / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads({p.stem: p for p in PAGES}[page].read_text(encoding="utf-8"))["cells"]
     return [(c["cell_type"], c["metadata"].get("tags", []), "".join(c["source"])) for c in cells]
 
 

@@ -10,11 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from transformer_nb.generation import (
-    KeyValueCache,
-    choose,
+    KVCache,
+    sample_next_token,
     generate,
-    keep_top_k,
-    keep_top_p,
+    top_k_filter,
+    top_p_filter,
     next_token_logits,
     pad_left,
 )
@@ -56,14 +56,14 @@ def test_with_a_cache_the_tokens_are_the_same(norm_first, positions, shape, temp
 @pytest.mark.parametrize("steps", [[1] * 8, [3, 1, 4], [8]], ids=str)
 def test_with_a_cache_the_logits_are_the_same(norm_first, positions, steps):
     model, ids = small_language_model(norm_first=norm_first, positions=positions), indices(2, 8)
-    cache = [KeyValueCache(8) for _ in range(model.config.n_layers)]
+    cache = [KVCache(8) for _ in range(model.config.n_layers)]
     pieces = [model(piece, cache=cache) for piece in ids.split(steps, dim=1)]
     assert_same(torch.cat(pieces, dim=1), model(ids))
 
 
 def test_a_mask_reaches_back_through_the_cache():
     model, ids, mask = small_language_model(), indices(2, 8), torch.rand(2, 1, 8) < 0.6
-    cache = [KeyValueCache(8) for _ in range(model.config.n_layers)]
+    cache = [KVCache(8) for _ in range(model.config.n_layers)]
     pieces = [
         model(ids[:, start:end], mask[..., :end], cache) for start, end in pairwise([0, 3, 4, 8])
     ]
@@ -92,7 +92,7 @@ def test_beyond_a_block_the_model_sees_the_last_block():
 
 
 def test_a_cache_gives_back_what_it_was_given():
-    cache, k, v = KeyValueCache(6), torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
+    cache, k, v = KVCache(6), torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
     for start, end in pairwise([0, 2, 3, 5]):
         keys, values = cache.update(k[:, :, start:end], v[:, :, start:end])
         assert len(cache) == end
@@ -100,7 +100,7 @@ def test_a_cache_gives_back_what_it_was_given():
 
 
 def test_a_full_cache_says_what_it_holds():
-    cache = KeyValueCache(4)
+    cache = KVCache(4)
     cache.update(*torch.zeros(2, 1, 1, 3, 2))
     with pytest.raises(ValueError, match="a cache of 4 positions cannot hold 5"):
         cache.update(*torch.zeros(2, 1, 1, 2, 2))
@@ -240,14 +240,14 @@ def assert_the_rest_is_untouched(filtered, logits):
 @given(logits_lists, st.integers(1, 15))
 def test_top_k_keeps_exactly_the_k_largest(values, k):
     logits = torch.tensor(values)
-    filtered = keep_top_k(logits, k)
+    filtered = top_k_filter(logits, k)
     ranking = sorted(range(len(values)), key=lambda i: -values[i])
     assert kept(filtered) == set(ranking[:k])
     assert_the_rest_is_untouched(filtered, logits)
 
 
 def test_top_k_keeps_all_that_tie_with_the_last():
-    assert kept(keep_top_k(torch.tensor([1.0, 3.0, 2.0, 2.0, 0.0]), 2)) == {1, 2, 3}
+    assert kept(top_k_filter(torch.tensor([1.0, 3.0, 2.0, 2.0, 0.0]), 2)) == {1, 2, 3}
 
 
 def nucleus(values, p):
@@ -267,26 +267,26 @@ def test_top_p_keeps_exactly_the_fewest_tokens_that_have_p(values, p):
     chosen, nearest = nucleus(values, p)
     assume(nearest > 1e-5)
     logits = torch.tensor(values)
-    filtered = keep_top_p(logits, p)
+    filtered = top_p_filter(logits, p)
     assert kept(filtered) == chosen
     assert_the_rest_is_untouched(filtered, logits)
 
 
 @pytest.mark.parametrize("p, expected", [(0.4, {0}), (0.5, {0}), (0.51, {0, 1}), (0.75, {0, 1}), (0.8, {0, 1, 2})])
 def test_top_p_stops_as_soon_as_p_is_reached(p, expected):
-    assert kept(keep_top_p(torch.tensor([0.5, 0.25, 0.125, 0.125]).log(), p)) >= expected
-    assert kept(keep_top_p(torch.tensor([0.5, 0.25, 0.15, 0.1]).log(), p)) == expected
+    assert kept(top_p_filter(torch.tensor([0.5, 0.25, 0.125, 0.125]).log(), p)) >= expected
+    assert kept(top_p_filter(torch.tensor([0.5, 0.25, 0.15, 0.1]).log(), p)) == expected
 
 
 def test_top_p_of_one_keeps_all():
-    assert kept(keep_top_p(torch.randn(10), 1.0)) == set(range(10))
+    assert kept(top_p_filter(torch.randn(10), 1.0)) == set(range(10))
 
 
 def test_top_p_of_almost_nothing_keeps_the_most_probable():
-    assert kept(keep_top_p(torch.tensor([0.1, 0.3, 0.2]), 1e-9)) == {1}
+    assert kept(top_p_filter(torch.tensor([0.1, 0.3, 0.2]), 1e-9)) == {1}
 
 
-@pytest.mark.parametrize("keep", [lambda x: keep_top_k(x, 3), lambda x: keep_top_p(x, 0.6)], ids=["top-k", "top-p"])
+@pytest.mark.parametrize("keep", [lambda x: top_k_filter(x, 3), lambda x: top_p_filter(x, 0.6)], ids=["top-k", "top-p"])
 def test_each_text_of_a_batch_is_filtered_by_itself(keep):
     logits = torch.randn(4, 9)
     assert torch.equal(keep(logits), torch.stack([keep(row) for row in logits]))
@@ -298,7 +298,7 @@ def test_each_text_of_a_batch_is_filtered_by_itself(keep):
 def frequencies(n, logits, **options):
     "How often each token is chosen in n draws."
     rows = torch.tensor(logits).expand(n, -1)
-    return choose(rows, **options, generator=seeded()).flatten().bincount(minlength=len(logits))
+    return sample_next_token(rows, **options, generator=seeded()).flatten().bincount(minlength=len(logits))
 
 
 def chi_square(observed, probabilities):
@@ -336,19 +336,19 @@ def test_temperature_acts_before_top_p():
 
 def test_temperature_zero_takes_the_most_probable():
     logits = torch.randn(50, 7)
-    assert torch.equal(choose(logits, temperature=0), logits.argmax(-1, keepdim=True))
+    assert torch.equal(sample_next_token(logits, temperature=0), logits.argmax(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-30])
 def test_a_tiny_temperature_is_greedy(temperature):
     logits = torch.randn(50, 7)
-    assert torch.equal(choose(logits, temperature), logits.argmax(-1, keepdim=True))
+    assert torch.equal(sample_next_token(logits, temperature), logits.argmax(-1, keepdim=True))
 
 
 def test_choose_leaves_the_logits_as_they_were():
     logits = torch.randn(3, 7)
     before = logits.clone()
-    choose(logits, 0.7, top_k=3, top_p=0.5)
+    sample_next_token(logits, 0.7, top_k=3, top_p=0.5)
     assert torch.equal(logits, before)
 
 
@@ -458,7 +458,7 @@ def test_no_prompts_and_empty_ones_are_refused():
 
 
 def test_a_cache_can_be_reordered():
-    cache = KeyValueCache(4)
+    cache = KVCache(4)
     k, v = torch.randn(3, 2, 2, 5), torch.randn(3, 2, 2, 5)
     cache.update(k, v)
     cache.reorder(torch.tensor([2, 0, 2, 2]))
@@ -470,7 +470,7 @@ def test_a_cache_can_be_reordered():
 
 
 def test_a_token_without_its_predecessor_is_refused():
-    model, cache = small_language_model(previous_token=True), [KeyValueCache(8), KeyValueCache(8)]
+    model, cache = small_language_model(previous_token=True), [KVCache(8), KVCache(8)]
     model(indices(1, 3), cache=cache)
     with pytest.raises(ValueError, match="begin at place 3.*give it as `before`"):
         model(indices(1, 1), cache=cache)

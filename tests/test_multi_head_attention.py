@@ -9,8 +9,8 @@ from jaxtyping import TypeCheckError
 from torch import nn
 
 from transformer_nb.attention import causal_mask, leak_test, padding_mask
-from transformer_nb.generation import KeyValueCache
-from transformer_nb.generation import KeyValueCache
+from transformer_nb.generation import KVCache
+from transformer_nb.generation import KVCache
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import RotaryPositionalEncoding
 
@@ -176,13 +176,13 @@ def test_rotary_attention_sees_distances_only():
 @pytest.mark.parametrize("steps", [[1] * 6, [3, 1, 1, 1], [2, 2, 2], [4, 2], [6]])
 def test_with_a_cache_pieces_give_what_the_whole_gives(steps, rotary):
     attention, x = randomize(MultiHeadAttention(8, 2, rotary=rotary)), torch.randn(2, 6, 8)
-    cache = KeyValueCache(6)
+    cache = KVCache(6)
     pieces = [attention(piece, is_causal=True, cache=cache) for piece in x.split(steps, dim=1)]
     assert_same(torch.cat(pieces, dim=1), attention(x, is_causal=True))
 
 
 def test_with_a_cache_weights_reach_back_to_the_first_position():
-    attention, cache = randomize(MultiHeadAttention(8, 2)), KeyValueCache(6)
+    attention, cache = randomize(MultiHeadAttention(8, 2)), KVCache(6)
     attention(torch.randn(1, 4, 8), is_causal=True, cache=cache)
     _, weights = attention(torch.randn(1, 2, 8), is_causal=True, need_weights=True, cache=cache)
     assert weights.shape == (1, 2, 2, 6)
@@ -221,7 +221,7 @@ def test_a_context_of_another_width_is_refused_where_shapes_are_checked():
 
 def test_a_source_in_the_cache_is_asked_as_if_it_were_there(dtype):
     attention = randomize(MultiHeadAttention(8, 2)).to(dtype)
-    context, cache = torch.randn(2, 5, 8, dtype=dtype), KeyValueCache(5)
+    context, cache = torch.randn(2, 5, 8, dtype=dtype), KVCache(5)
     for x in torch.randn(3, 2, 4, 8, dtype=dtype):
         assert_same(attention(x, context, cache=cache), attention(x, context))
     assert len(cache) == 5  # once, however often it is asked

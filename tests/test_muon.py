@@ -8,8 +8,8 @@ import torch
 from helpers import one_line
 from torch import nn
 
-import transformer_nb.muon
-from transformer_nb.muon import Muon, iteration_dtype, orthogonalize
+import transformer_nb.modern.muon
+from transformer_nb.modern.muon import Muon, iteration_dtype, orthogonalize
 
 SHAPES = [(12, 5), (5, 12), (8, 8), (12, 5), (12, 5), (1, 4)]  # tall, wide, square, and several of one shape
 OPTIONS = [{}, {"nesterov": False}, {"weight_decay": 0.0, "lr": 0.5}, {"momentum": 0.5, "weight_decay": 2.0}]
@@ -115,7 +115,7 @@ def test_a_gradient_of_zeros_and_a_tiny_one_are_no_trouble():
 
 def test_matrices_of_one_shape_go_through_one_product(monkeypatch):
     seen = []
-    monkeypatch.setattr(transformer_nb.muon, "orthogonalize", lambda G, steps: seen.append(tuple(G.shape)) or orthogonalize(G, steps))
+    monkeypatch.setattr(transformer_nb.modern.muon, "orthogonalize", lambda G, steps: seen.append(tuple(G.shape)) or orthogonalize(G, steps))
     parameters = matrices()
     take_steps(Muon(parameters), parameters, 1)
     assert sorted(seen) == [(1, 1, 4), (1, 5, 12), (1, 8, 8), (3, 12, 5)]
@@ -196,7 +196,7 @@ def test_it_computes_in_what_the_device_is_fast_at(device, dtype, expected):
 
 def test_bfloat16_parameters_on_a_cpu_are_rounded_only_at_the_end(monkeypatch):
     seen = []
-    monkeypatch.setattr(transformer_nb.muon, "orthogonalize", lambda G, steps: seen.append(G.dtype) or orthogonalize(G, steps))
+    monkeypatch.setattr(transformer_nb.modern.muon, "orthogonalize", lambda G, steps: seen.append(G.dtype) or orthogonalize(G, steps))
     parameters = matrices(torch.bfloat16)
     take_steps(Muon(parameters), parameters, 2)
     assert set(seen) == {torch.float32} and {p.dtype for p in parameters} == {torch.bfloat16}

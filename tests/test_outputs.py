@@ -85,7 +85,7 @@ def copy(tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_text(content + "\n")
     write_page(tmp_path / "nbs/00_first.ipynb", "from transformer_nb.tokenization import a")
-    write_page(tmp_path / "nbs/beyond/09_second.ipynb", "from transformer_nb.diagnosis import (\n    inner,\n)")
+    write_page(tmp_path / "nbs/beyond/09_second.ipynb", "from transformer_nb.diagnosis.battery import (\n    inner,\n)")
     write_page(tmp_path / "nbs/beyond/10_third.ipynb", "from transformer_nb import a")
     (tmp_path / "tests/outputs.json").write_text(json.dumps({page: outputs.digest(page, tmp_path) for page in outputs.pages(tmp_path)}))
     return tmp_path
@@ -129,7 +129,7 @@ def test_the_modules_of_a_page_are_found():
     assert outputs.used("from transformer_nb.layer_norm import LayerNorm") == ["transformer_nb.layer_norm"]
     training = outputs.used("from transformer_nb.training import (\n    train,\n)")
     assert {f"transformer_nb.{name}" for name in ("training", "transformer", "attention", "tokenization", "checkpoints")} <= set(training)
-    assert "transformer_nb.plotting" not in training
+    assert "transformer_nb.notebook.plotting" not in training
     assert outputs.used("from transformer_nb import train") == sorted(outputs.modules())
     assert outputs.used('run([sys.executable, "-m", "transformer_nb"])') == sorted(outputs.modules())
     assert outputs.used("import torch") == []

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 import torch
 
-from transformer_nb.plotting import CHAPTERS, COLOR_MAPS, LossPlot, show_matrix, transformer_map, use_style, visible
+from transformer_nb.notebook.plotting import CHAPTERS, COLOR_MAPS, LossPlot, show_matrix, transformer_map, use_style, visible
 
 matplotlib.use("agg")
 NBS = Path(__file__).parents[1] / "nbs"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from transformer_nb.questions import Verdict, exercise, reveal, reveal_number
+from transformer_nb.notebook.questions import Verdict, exercise, reveal, reveal_number
 
 WHY = {"a": "too few", "b": "just so", "c": "too many"}
 

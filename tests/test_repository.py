@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import corpus
@@ -14,11 +15,12 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import transformer_nb
-from transformer_nb.plotting import CHAPTERS
+from transformer_nb.notebook.plotting import CHAPTERS
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-PAGES = [p for p in NOTEBOOKS if p.stem[0].isdigit()]
+NBS = ROOT / "nbs"
+NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+PAGES = sorted((p for p in NOTEBOOKS if p.stem[0].isdigit()), key=lambda p: p.stem)
 LIBRARY = ROOT / "transformer_nb"
 MODULES = sorted(p for p in LIBRARY.rglob("*.py") if p.stem != "_modidx")
 SIDE_BY_SIDE = dict(argvalues=NOTEBOOKS, ids=lambda p: p.stem)
@@ -59,17 +61,20 @@ def run(command, folder):
 
 def test_notebooks_are_clean(copy):
     run("nbdev_clean", copy)
-    dirty = [p.name for p in NOTEBOOKS if p.read_bytes() != (copy / "nbs" / p.name).read_bytes()]
+    dirty = [p.name for p in NOTEBOOKS if p.read_bytes() != (copy / p.relative_to(ROOT)).read_bytes()]
     assert not dirty, f"run nbdev_clean: {dirty}"
 
 
 def test_modules_are_what_the_notebooks_export(copy):
-    before = {p.name: p.read_bytes() for p in (ROOT / "transformer_nb").glob("*.py")}
-    for module in (copy / "transformer_nb").glob("*.py"):
-        if module.stem != "__init__":
-            module.unlink()
+    def modules(root):
+        return {p.relative_to(root).as_posix(): p.read_bytes() for p in (root / "transformer_nb").rglob("*.py")}
+
+    before = modules(ROOT)
+    for name in before:
+        if not name.endswith("__init__.py"):
+            (copy / name).unlink()
     run("nbdev_export", copy)
-    after = {p.name: p.read_bytes() for p in (copy / "transformer_nb").glob("*.py")}
+    after = modules(copy)
     assert before.keys() == after.keys()
     assert not [name for name in before if before[name] != after[name]], "run nbdev_export"
 
@@ -124,27 +129,33 @@ def test_the_index_says_how_long_a_page_takes_to_read(path):
     words = re.sub(r"<details>.*?</details>", "", " ".join(cells(path, "markdown")), flags=re.DOTALL).split()
     lines = "\n".join(cells(path, "code")).splitlines()
     minutes = len(words) / 200 + len(lines) / 30
-    (said,) = re.findall(rf"\({path.name}\).*\| (\d+) min \|", "\n".join(cells(ROOT / "nbs" / "index.ipynb", "markdown")))
+    (said,) = re.findall(rf"\({path.relative_to(NBS)}\).*\| (\d+) min \|", "\n".join(cells(NBS / "index.ipynb", "markdown")))
     assert abs(int(said) - minutes) < 5, f"about {minutes:.0f} minutes"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 def test_a_page_leads_to_its_neighbours(path):
-    last, order = cells(path, "markdown")[-1], [ROOT / "nbs" / "index.ipynb", *PAGES]
-    neighbours = order[order.index(path) - 1 : order.index(path) + 2]
-    for neighbour in neighbours:
-        if neighbour != path:
-            assert f"({neighbour.name})" in last and cells(neighbour, "markdown")[0].splitlines()[0].removeprefix("# ") in last or (
-                neighbour.stem == "index" and "[← Index](index.ipynb)" in last
-            )
-    assert "(index.ipynb)" in last
+    last, place = cells(path, "markdown")[-1], PAGES.index(path)
+    assert links_of(path, last)[-1 - (path != PAGES[-1])] == NBS / "index.ipynb"
+    for neighbour in PAGES[max(place - 1, 0) : place + 2]:
+        title = cells(neighbour, "markdown")[0].splitlines()[0].removeprefix("# ")
+        assert neighbour == path or (neighbour in links_of(path, last) and title in last)
 
 
-def test_links_lead_to_pages_that_exist():
-    names = {p.name for p in NOTEBOOKS}
-    for path in NOTEBOOKS:
-        for target in re.findall(r"\]\(([\w.]+\.ipynb)\)", "\n".join(cells(path, "markdown"))):
-            assert target in names, f"{path.name} links to {target}"
+def links_of(path, text):
+    "The pages that a text in a notebook links to, where they must lie."
+    return [(path.parent / target).resolve() for target in re.findall(r"\]\(([\w./-]+\.ipynb)[#)]", text)]
+
+
+@pytest.mark.parametrize("path", **SIDE_BY_SIDE)
+def test_links_lead_to_pages_that_exist(path):
+    for target in links_of(path, "\n".join(cells(path, "markdown"))):
+        assert target in NOTEBOOKS, f"{path.name} links to {target}"
+
+
+def test_the_index_leads_to_every_page():
+    linked = links_of(NBS / "index.ipynb", "\n".join(cells(NBS / "index.ipynb", "markdown")))
+    assert set(linked) >= set(NOTEBOOKS) - {NBS / "index.ipynb"}
 
 
 def name_of(module):
@@ -163,20 +174,29 @@ def imports_of(module):
                 yield name.removeprefix("transformer_nb.")
 
 
+WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer_norm", "multi_head_attention", "transformer", "generation", "training"]
+SEAMS = {  # what a chapter may import from behind the walk
+    "transformer": {"interpret.activations"},
+    "generation": {"cpu.decoding"},
+    "training": {"runs.checkpoints", "modern.muon", "runs.distributed"},
+}
+
+
+def test_the_walk_stands_alone_at_the_top():
+    assert [page.stem[3:] for page in PAGES if page.parent == NBS] == WALK
+    top = {path.stem for path in LIBRARY.glob("*.py")} - {"__init__", "__main__", "_modidx"}
+    assert top == set(WALK)
+    assert {path.name for path in NBS.iterdir()} - {".ipynb_checkpoints"} == {"beyond", "workshop", "index.ipynb", "map.svg", *(f"{i:02}_{name}.ipynb" for i, name in enumerate(WALK))}
+    folders = [path for path in LIBRARY.iterdir() if path.is_dir() and path.stem != "__pycache__"]
+    assert all(len([path for path in folder.glob("*.py") if path.stem != "__init__"]) > 1 for folder in folders)
+
+
 def test_imports_run_downhill():
-    order = ["plotting", "questions", *map(module_of, PAGES), "__main__"]
-    order.insert(order.index("transformer"), "inspection")
-    order.insert(order.index("generation"), "cpu.hooks")
-    order.insert(order.index("generation"), "cpu.decoding")
-    order.insert(order.index("training"), "checkpoints")
-    order.insert(order.index("tokenization") + 1, "text_files")
-    order.insert(order.index("training"), "distributed")
-    order.remove("muon")  # chapter 12 derives the optimizer that chapter 08 trains with
-    order.insert(order.index("training"), "muon")
-    for module in MODULES:
-        if module.stem != "__init__":
-            for imported in imports_of(module):
-                assert order.index(imported) < order.index(name_of(module)), f"{name_of(module)} imports {imported}"
+    graph = {name_of(module): set(imports_of(module)) for module in MODULES if module.stem != "__init__"}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError for a circle
+    for place, chapter in enumerate(WALK):
+        uphill = graph[chapter] - set(WALK[:place]) - SEAMS.get(chapter, set())
+        assert not uphill, f"{chapter} imports {uphill}"
 
 
 def test_axis_names_come_from_the_glossary():
@@ -195,7 +215,7 @@ def test_the_reading_order_is_in_the_docstring():
 
 def test_importing_the_package_loads_no_figures_and_no_notebooks():
     program = (
-        "import sys, transformer_nb, transformer_nb.__main__, transformer_nb.plotting;"
+        "import sys, transformer_nb, transformer_nb.__main__, transformer_nb.notebook.plotting;"
         "print([m for m in ('matplotlib', 'IPython', 'jupyter_client', 'nbdev', 'pytest', 'beartype') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-import transformer_nb.text_files as text_files
-from transformer_nb.text_files import (
+import transformer_nb.data.text_files as text_files
+from transformer_nb.data.text_files import (
     TYPES,
     as_json,
     content_digest,
@@ -430,7 +430,7 @@ def test_where_nobody_may_write_the_tokens_go_elsewhere(tmp_path, monkeypatch, t
 
 FULL_DISK = """
 import resource, signal, sys
-from transformer_nb.text_files import encode_files
+from transformer_nb.data.text_files import encode_files
 from transformer_nb.tokenization import CharTokenizer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -506,7 +506,7 @@ import sys
 from functools import partial
 from pathlib import Path
 import torch
-from transformer_nb.text_files import encode_files
+from transformer_nb.data.text_files import encode_files
 from transformer_nb.tokenization import BPETokenizer, CharTokenizer
 
 def megabytes(name):

@@ -21,7 +21,7 @@ from jaxtyping import TypeCheckError
 from transformer_nb.tokenization import (
     BPETokenizer,
     CharTokenizer,
-    byte_letters,
+    byte_symbols,
     load_tokenizer,
     next_token_windows,
     series_corpus,
@@ -429,7 +429,7 @@ def gpt2(tmp_path_factory):
 
 
 def test_the_letters_are_those_of_gpt_2():
-    assert byte_letters() == [LETTER[byte] for byte in range(256)]
+    assert byte_symbols() == [LETTER[byte] for byte in range(256)]
 
 
 def test_the_published_files_have_what_the_tests_want(gpt2):

@@ -20,7 +20,7 @@ from transformer_nb.training import (
     History,
     Trainer,
     TrainingConfig,
-    choose_device,
+    resolve_device,
     evaluate,
     learning_rate,
     load_checkpoint,
@@ -91,7 +91,7 @@ def test_the_rate_is_highest_after_the_warmup_and_never_zero(schedule):
 
 
 def test_the_cosine_ends_at_the_final_rate():
-    config = TrainingConfig(steps=1000, warmup_steps=0, final_rate=0.25, learning_rate=2.0)
+    config = TrainingConfig(steps=1000, warmup_steps=0, final_lr_factor=0.25, learning_rate=2.0)
     assert learning_rate(999, config) == pytest.approx(0.5, rel=1e-3)
 
 
@@ -285,9 +285,9 @@ def test_an_option_that_makes_no_sense_is_named(field, value):
 
 
 def test_a_device_that_is_not_there_is_named():
-    assert choose_device("auto").type in ("cuda", "mps", "cpu")
+    assert resolve_device("auto").type in ("cuda", "mps", "cpu")
     with pytest.raises(ValueError, match="device 'abacus' is not there: choose auto or one of"):
-        choose_device("abacus")
+        resolve_device("abacus")
 
 
 def test_a_history_reads_as_a_sentence():
@@ -430,7 +430,7 @@ def modern(**options):
 
 def test_linear_decay_and_cosine_end_at_the_final_rate():
     for schedule in ("linear", "cosine"):
-        config = TrainingConfig(steps=110, warmup_steps=10, learning_rate=2.0, schedule=schedule, final_rate=0.25)
+        config = TrainingConfig(steps=110, warmup_steps=10, learning_rate=2.0, schedule=schedule, final_lr_factor=0.25)
         rates = [learning_rate(step, config) for step in range(111)]
         assert rates[9] == pytest.approx(2.0) and rates[110] == pytest.approx(0.5)
         assert rates[60] == pytest.approx(1.25) and all(a >= b for a, b in pairwise(rates[9:]))
@@ -449,7 +449,7 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else():
 
 
 def test_each_optimizer_has_its_own_rate():
-    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=40, learning_rate=0.5, matrix_rate=0.125, warmup_steps=4))
+    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=40, learning_rate=0.5, muon_learning_rate=0.125, warmup_steps=4))
     trainer.advance(2)
     adamw, muon = trainer.optimizers
     assert {g["lr"] for g in adamw.param_groups} == {0.25} and {g["lr"] for g in muon.param_groups} == {0.0625}
@@ -487,7 +487,7 @@ def test_training_in_bf16_learns_as_in_float32(preset):
     assert losses[0] < 1.0 and losses[1] == pytest.approx(losses[0], abs=0.1)
 
 
-@pytest.mark.parametrize("wrong", [{"optimizer": "sgd"}, {"precision": "fp8"}, {"matrix_rate": -1.0}])
+@pytest.mark.parametrize("wrong", [{"optimizer": "sgd"}, {"precision": "fp8"}, {"muon_learning_rate": -1.0}])
 def test_options_that_make_no_sense_are_named(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be .*{wrong[name]}"):

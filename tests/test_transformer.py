@@ -18,7 +18,7 @@ from helpers import (
 from torch import nn
 
 from transformer_nb.attention import causal_mask, dependency_matrix, leak_test, padding_mask
-from transformer_nb.generation import KeyValueCache
+from transformer_nb.generation import KVCache
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.positional_encoding import RotaryPositionalEncoding, sinusoidal_encoding
 from transformer_nb.transformer import (
@@ -848,7 +848,7 @@ def test_decoding_piece_by_piece_with_a_cache_gives_the_same_logits(positions, d
     source, target = torch.randint(13, (2, 5)), torch.randint(13, (2, 7))
     mask = padding_mask([5, 3], 5)
     memory = model.encode(source, mask)
-    cache = [(KeyValueCache(8), KeyValueCache(5)) for _ in range(2)]
+    cache = [(KVCache(8), KVCache(5)) for _ in range(2)]
     pieces = [model.decode(piece, memory, mask, cache=cache) for piece in target.split([3, 1, 2, 1], dim=1)]
     assert_same(torch.cat(pieces, dim=1), model(source, target, mask))
 
@@ -863,7 +863,7 @@ def test_without_causality_the_decoder_sees_the_whole_target():
 @positions
 def test_a_language_model_that_reads_piece_by_piece_gives_the_same_logits(positions, dtype):
     model, ids = small_language_model(positions=positions).to(dtype), torch.randint(13, (2, 8))
-    cache = [KeyValueCache(8) for _ in range(2)]
+    cache = [KVCache(8) for _ in range(2)]
     pieces = [model(piece, cache=cache) for piece in ids.split([3, 1, 2, 2], dim=1)]
     assert_same(torch.cat(pieces, dim=1), model(ids))
 

@@ -25,11 +25,12 @@ order of their imports: no module imports from a later one.
     plotting               the figures that the chapters share (needs matplotlib only when it draws)
     questions              guesses and exercises, for the pages
 
-Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]`:
+Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
 
     batch          B, texts side by side
-    position       T, places in a text
-    source         S, places in the text that is asked: the keys and values of attention
+    seq            T, positions in a sequence
+    kv             S, positions that can be attended to: the keys and values of attention
+    source         S, positions in the source of an encoder-decoder
     head           h, attention heads
     d_model        features of the vector of each position
     d_k, d_v       features of a query or key, and of a value, in one head
@@ -42,8 +43,8 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch position d_model"]
     feature        whatever follows batch and position
     output         features that leave a linear layer
     beam           texts that a search keeps side by side for each source
-    asked          position, or the last one alone
-    longer         position, after something was appended
+    out_seq        seq, or the last position alone
+    new_seq        seq, after something was appended
     mask, source_mask, target_mask, memory_mask  leading axes of a mask, which broadcast
 
 Masks are boolean, and True means "may be attended".
@@ -58,31 +59,31 @@ from .attention import (
     padding_mask,
     scaled_dot_product_attention,
 )
-from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from .diagnosis import Diagnosis, diagnose
+from .runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from .diagnosis.battery import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
-from .encoder_decoder import (
+from .seq2seq.decoding import (
     PairTokenizer,
-    average_weights,
+    average_checkpoints,
     beam_search,
     greedy_decode,
     label_smoothing,
-    paper_length_penalty,
-    paper_rate,
+    gnmt_length_penalty,
+    noam_lr,
     train_pairs,
 )
-from .generation import KeyValueCache, generate
-from .inspection import activation_names, activations
+from .generation import KVCache, generate
+from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
-from .muon import Muon
+from .modern.muon import Muon
 from .positional_encoding import (
     LearnedPositionalEncoding,
     RotaryPositionalEncoding,
     SinusoidalPositionalEncoding,
     sinusoidal_encoding,
 )
-from .pretrained import from_huggingface, from_torch, to_huggingface
+from .convert.huggingface import from_huggingface, from_torch, to_huggingface
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,
@@ -121,7 +122,7 @@ __all__ = [
     "EncoderLayer",
     "FeedForward",
     "History",
-    "KeyValueCache",
+    "KVCache",
     "LanguageModel",
     "LayerNorm",
     "LearnedPositionalEncoding",
@@ -135,7 +136,7 @@ __all__ = [
     "TransformerConfig",
     "activation_names",
     "activations",
-    "average_weights",
+    "average_checkpoints",
     "beam_search",
     "causal_mask",
     "count_parameters",
@@ -152,8 +153,8 @@ __all__ = [
     "load_tokenizer",
     "next_token_windows",
     "padding_mask",
-    "paper_length_penalty",
-    "paper_rate",
+    "gnmt_length_penalty",
+    "noam_lr",
     "save_checkpoint",
     "scaled_dot_product_attention",
     "series_corpus",

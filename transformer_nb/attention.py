@@ -19,7 +19,7 @@ def causal_mask(
     length: int,  # T, the positions that ask
     source_length: int | None = None,  # S, the positions that are asked; by default T. The last T of them ask
     device: torch.device | str | None = None,
-) -> Bool[Tensor, "position source"]:
+) -> Bool[Tensor, "seq kv"]:
     "True where position i may attend to position j: to itself and to what came before."
     source_length = length if source_length is None else source_length
     return torch.ones(length, source_length, dtype=torch.bool, device=device).tril(source_length - length)
@@ -28,7 +28,7 @@ def causal_mask(
 def padding_mask(
     lengths: Int[Tensor, "batch"] | list[int],  # the true length of each text
     length: int,  # T, the length that they were padded to
-) -> Bool[Tensor, "batch 1 position"]:
+) -> Bool[Tensor, "batch 1 seq"]:
     "True where a text has a token and False where it was padded; combines with `causal_mask` by `&`."
     lengths = torch.as_tensor(lengths)
     if lengths.numel() and (lengths.min() < 0 or lengths.max() > length):
@@ -37,11 +37,11 @@ def padding_mask(
 
 # %% ../nbs/03_attention.ipynb #34e8e11c
 def scaled_dot_product_attention(
-    q: Float[Tensor, "*batch position d_k"],  # queries: what each position looks for
-    k: Float[Tensor, "*batch source d_k"],  # keys: what each position offers
-    v: Float[Tensor, "*batch source d_v"],  # values: what each position gives
-    mask: Bool[Tensor, "*#batch #position source"] | None = None,  # True where attending is allowed
-) -> tuple[Float[Tensor, "*batch position d_v"], Float[Tensor, "*batch position source"]]:
+    q: Float[Tensor, "*batch seq d_k"],  # queries: what each position looks for
+    k: Float[Tensor, "*batch kv d_k"],  # keys: what each position offers
+    v: Float[Tensor, "*batch kv d_v"],  # values: what each position gives
+    mask: Bool[Tensor, "*#batch #seq kv"] | None = None,  # True where attending is allowed
+) -> tuple[Float[Tensor, "*batch seq d_v"], Float[Tensor, "*batch seq kv"]]:
     "softmax(q k^T / sqrt(d_k)) v and its weights (equation 1); a row that may attend to nothing gets zeros."
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., position, source)
     if mask is None:
@@ -53,16 +53,16 @@ def scaled_dot_product_attention(
 # %% ../nbs/03_attention.ipynb #370d0f48
 def dependency_matrix(
     fn: Callable[[Tensor], Tensor],  # from x to (B, T, ...): a function or a module
-    x: Shaped[Tensor, "batch position *feature"],  # vectors (B, T, d), or indices (B, T) for a language model
-) -> Float[Tensor, "position position"]:
+    x: Shaped[Tensor, "batch seq *feature"],  # vectors (B, T, d), or indices (B, T) for a language model
+) -> Float[Tensor, "seq seq"]:
     "How strongly output i (row) depends on input j (column): the size of d output_i / d input_j, or of the change for indices."
     return change_matrix(fn, x) if x.dim() == 2 else jacobian_matrix(fn, x)
 
 
 def jacobian_matrix(
     fn: Callable[[Tensor], Tensor],
-    x: Float[Tensor, "batch position d_model"],
-) -> Float[Tensor, "position position"]:
+    x: Float[Tensor, "batch seq d_model"],
+) -> Float[Tensor, "seq seq"]:
     "The Frobenius norm of d output_i / d input_j, over the batch and all features."
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -79,8 +79,8 @@ def jacobian_matrix(
 
 def change_matrix(
     fn: Callable[[Tensor], Tensor],  # from indices (B, T) to logits (B, T, V)
-    ids: Int[Tensor, "batch position"],
-) -> Float[Tensor, "position position"]:
+    ids: Int[Tensor, "batch seq"],
+) -> Float[Tensor, "seq seq"]:
     "How far output i moves when token j is replaced by another, over the batch; random numbers are drawn alike each time."
 
     def run(ids: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def change_matrix(
 
 def leak_test(
     fn: Callable[[Tensor], Tensor],  # from x to (B, T, ...): a function or a module
-    x: Shaped[Tensor, "batch position *feature"],  # vectors (B, T, d), or indices (B, T) for a language model
+    x: Shaped[Tensor, "batch seq *feature"],  # vectors (B, T, d), or indices (B, T) for a language model
 ) -> bool:
     "Does any output depend on a later input? True means that the future leaks into the past."
     dependency = dependency_matrix(fn, x)

@@ -29,8 +29,8 @@ class TokenEmbedding(nn.Module):
 
     def forward(
         self,
-        ids: Int[Tensor, "*batch position"],  # indices below `vocab_size`
-    ) -> Float[Tensor, "*batch position d_model"]:
+        ids: Int[Tensor, "*batch seq"],  # indices below `vocab_size`
+    ) -> Float[Tensor, "*batch seq d_model"]:
         "The row of each index; an index outside the table is an IndexError that names it."
         try:
             vectors = F.embedding(ids, self.weight)

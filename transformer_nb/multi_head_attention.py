@@ -36,13 +36,13 @@ class MultiHeadAttention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch position d_model"],  # asks
-        context: Float[Tensor, "batch source d_model"] | None = None,  # is asked; by default x itself
-        mask: Bool[Tensor, "*mask #position source"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
+        x: Float[Tensor, "batch seq d_model"],  # asks
+        context: Float[Tensor, "batch kv d_model"] | None = None,  # is asked; by default x itself
+        mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
         is_causal: bool = False,  # whether position i attends only to positions up to i; combines with the mask
         need_weights: bool = False,  # whether to return the weights too, at the price of computing them, and without dropout
-        cache: "KeyValueCache | None" = None,  # of one layer: keys and values of earlier positions, or of the context
-    ) -> Float[Tensor, "batch position d_model"] | tuple[Tensor, Float[Tensor, "batch head position source"]]:
+        cache: "KVCache | None" = None,  # of one layer: keys and values of earlier positions, or of the context
+    ) -> Float[Tensor, "batch seq d_model"] | tuple[Tensor, Float[Tensor, "batch head seq kv"]]:
         "The mixed answer to each position, and on request the weights of each head."
         if context is not None and cache is not None and len(cache):  # asked before: its keys and values are there
             q, (k, v) = self.queries(x), cache.entries()
@@ -58,13 +58,13 @@ class MultiHeadAttention(nn.Module):
 
     def attend(
         self,
-        q: Float[Tensor, "batch head position d_k"],
-        k: Float[Tensor, "batch head source d_k"],
-        v: Float[Tensor, "batch head source d_k"],
-        mask: Bool[Tensor, "*mask #position source"] | None,
+        q: Float[Tensor, "batch head seq d_k"],
+        k: Float[Tensor, "batch head kv d_k"],
+        v: Float[Tensor, "batch head kv d_k"],
+        mask: Bool[Tensor, "*mask #seq kv"] | None,
         is_causal: bool,  # where there is no mask
         need_weights: bool,
-    ) -> tuple[Float[Tensor, "batch head position d_k"], Float[Tensor, "batch head position source"] | None]:
+    ) -> tuple[Float[Tensor, "batch head seq d_k"], Float[Tensor, "batch head seq kv"] | None]:
         "The answer of each head: in one fused kernel, or by way of the weights where they are asked for."
         if need_weights:
             return scaled_dot_product_attention(q, k, v, mask)
@@ -73,8 +73,8 @@ class MultiHeadAttention(nn.Module):
 
     def project(
         self,
-        x: Float[Tensor, "batch position d_model"],
-        context: Float[Tensor, "batch source d_model"] | None,
+        x: Float[Tensor, "batch seq d_model"],
+        context: Float[Tensor, "batch kv d_model"] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         "Queries of x, keys and values of the context, each split into heads."
         if context is None:  # one product for all three
@@ -87,8 +87,8 @@ class MultiHeadAttention(nn.Module):
 
     def queries(
         self,
-        x: Float[Tensor, "batch position d_model"],
-    ) -> Float[Tensor, "batch head position d_k"]:
+        x: Float[Tensor, "batch seq d_model"],
+    ) -> Float[Tensor, "batch head seq d_k"]:
         "What each position asks."
         d_model = x.shape[-1]
         bias = None if self.in_proj_bias is None else self.in_proj_bias[:d_model]
@@ -96,32 +96,32 @@ class MultiHeadAttention(nn.Module):
 
     def turn(
         self,
-        x: Float[Tensor, "batch head position d_k"],  # queries or keys
+        x: Float[Tensor, "batch head seq d_k"],  # queries or keys
         offset: int,  # the place of the first position in its text
-    ) -> Float[Tensor, "batch head position d_k"]:
+    ) -> Float[Tensor, "batch head seq d_k"]:
         "The same, turned by their place where positions are rotary."
         return x if self.rotary is None else self.rotary(x, offset)
 
     def split(
         self,
-        x: Float[Tensor, "batch position d_model"],
-    ) -> Float[Tensor, "batch head position d_k"]:
+        x: Float[Tensor, "batch seq d_model"],
+    ) -> Float[Tensor, "batch head seq d_k"]:
         "Each vector cut into heads."
         return x.view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
 
     def merge(
         self,
-        heads: Float[Tensor, "batch head position d_k"],
-    ) -> Float[Tensor, "batch position d_model"]:
+        heads: Float[Tensor, "batch head seq d_k"],
+    ) -> Float[Tensor, "batch seq d_model"]:
         "The heads side by side again, mixed by W_o."
         return self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, h, T, d_k) -> (B, T, h d_k)
 
     def combine(
         self,
-        mask: Bool[Tensor, "*mask #position source"] | None,
+        mask: Bool[Tensor, "*mask #seq kv"] | None,
         is_causal: bool,
-        q: Float[Tensor, "batch head position d_k"],
-        k: Float[Tensor, "batch head source d_k"],
+        q: Float[Tensor, "batch head seq d_k"],
+        k: Float[Tensor, "batch head kv d_k"],
         need_weights: bool,
     ) -> tuple[Tensor | None, bool]:
         "One mask that broadcasts over the heads, and whether the kernel is to be causal by itself."

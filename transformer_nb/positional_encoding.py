@@ -16,7 +16,7 @@ def angles(
     length: int,  # positions, counted from 0
     d_model: int,  # features of each position
     base: float = 10_000.0,  # the longest wavelength is 2 pi times this
-) -> Float[Tensor, "position pair"]:
+) -> Float[Tensor, "seq pair"]:
     "position / base^(2 i / d_model) for each pair of features i, in float64 (Vaswani et al., section 3.5)."
     position = torch.arange(length, dtype=torch.float64)
     pair = torch.arange(0, d_model, 2, dtype=torch.float64)
@@ -27,7 +27,7 @@ def sinusoidal_encoding(
     length: int,  # positions, counted from 0
     d_model: int,  # features of each position
     interleaved: bool = True,  # False puts all sines before all cosines, as Marian does
-) -> Float[Tensor, "position d_model"]:
+) -> Float[Tensor, "seq d_model"]:
     "Sines in the even features and cosines in the odd ones, as in Vaswani et al., section 3.5."
     if length < 0 or d_model < 1:
         raise ValueError(f"an encoding needs a length of at least 0 and a d_model of at least 1, got {length} and {d_model}")
@@ -41,7 +41,7 @@ def sinusoidal_encoding(
 def table_rows(
     offset: int | Int[Tensor, "batch"],  # the place of the first position, of all texts or of each
     length: int,  # T, positions from there on
-) -> tuple[slice | Int[Tensor, "batch position"], int]:
+) -> tuple[slice | Int[Tensor, "batch seq"], int]:
     "Where a table has the rows of these places, and how long it must be; a place before 0 (padding) gets row 0."
     if isinstance(offset, int):
         return slice(offset, offset + length), offset + length
@@ -64,9 +64,9 @@ class SinusoidalPositionalEncoding(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch position d_model"],
+        x: Float[Tensor, "*batch seq d_model"],
         offset: int | Int[Tensor, "batch"] = 0,  # the place of the first position of x in its text, or in each text
-    ) -> Float[Tensor, "*batch position d_model"]:
+    ) -> Float[Tensor, "*batch seq d_model"]:
         "Each vector plus the encoding of its place."
         rows, end = table_rows(offset, x.shape[-2])
         if end > len(self.table):
@@ -88,9 +88,9 @@ class LearnedPositionalEncoding(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch position d_model"],
+        x: Float[Tensor, "*batch seq d_model"],
         offset: int | Int[Tensor, "batch"] = 0,  # the place of the first position of x in its text, or in each text
-    ) -> Float[Tensor, "*batch position d_model"]:
+    ) -> Float[Tensor, "*batch seq d_model"]:
         "Each vector plus the row of its place; a text longer than the table is a ValueError."
         rows, end = table_rows(offset, x.shape[-2])
         if end > len(self.weight):
@@ -106,9 +106,9 @@ class NoPositionalEncoding(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch position d_model"],
+        x: Float[Tensor, "*batch seq d_model"],
         offset: int | Int[Tensor, "batch"] = 0,  # ignored
-    ) -> Float[Tensor, "*batch position d_model"]:
+    ) -> Float[Tensor, "*batch seq d_model"]:
         "The vectors, unchanged."
         return x
 
@@ -132,9 +132,9 @@ class RotaryPositionalEncoding(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch position d_k"],  # queries or keys
+        x: Float[Tensor, "*batch seq d_k"],  # queries or keys
         offset: int = 0,  # the place of the first position of x in its text
-    ) -> Float[Tensor, "*batch position d_k"]:
+    ) -> Float[Tensor, "*batch seq d_k"]:
         "Each pair (a, b) turned to (a cos - b sin, a sin + b cos)."
         end = offset + x.shape[-2]
         if end > len(self.cosines):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORD_END', 'CharTokenizer', 'code_points', 'read_json', 'series_corpus', 'next_token_windows', 'walking_batch',
-           'byte_letters', 'BPETokenizer', 'byte_level', 'whole_characters', 'whole_words', 'tokenizer_file',
+           'byte_symbols', 'BPETokenizer', 'byte_level', 'whole_characters', 'whole_words', 'tokenizer_file',
            'check_vocabulary', 'read_merges', 'from_files', 'from_json', 'load_tokenizer']
 
 # %% ../nbs/00_tokenization.ipynb #20b518b0
@@ -60,7 +60,7 @@ class CharTokenizer:
         self,
         text: str,
         start: int = 0,  # the position of the text, where it is a piece of a longer one
-    ) -> Int[Tensor, "position"]:
+    ) -> Int[Tensor, "seq"]:
         "The index of each character; one outside the vocabulary is a ValueError that names it and its position."
         ids = self.index[np.minimum(code_points(text), len(self.index) - 1)]
         if len(ids) and ids.min() < 0:
@@ -73,7 +73,7 @@ class CharTokenizer:
 
     def decode(
         self,
-        ids: Int[Tensor, "position"] | list[int],  # indices below `vocab_size`
+        ids: Int[Tensor, "seq"] | list[int],  # indices below `vocab_size`
     ) -> str:
         "The text of a row of indices; one outside the vocabulary is a ValueError."
         ids = torch.as_tensor(ids, dtype=torch.long).reshape(-1).cpu().numpy()
@@ -127,7 +127,7 @@ def series_corpus() -> str:
 
 # %% ../nbs/00_tokenization.ipynb #1545a63c
 def next_token_windows(
-    ids: Int[Tensor, "position"],  # a text, as indices
+    ids: Int[Tensor, "seq"],  # a text, as indices
     block_size: int,  # T, the tokens in each window
 ) -> tuple[Int[Tensor, "window block"], Int[Tensor, "window block"]]:
     "Every window x of a text and the same window one step later, y; views, not copies. ValueError for a text too short."
@@ -141,7 +141,7 @@ def next_token_windows(
     return ids[:-1].unfold(0, block_size, 1), ids[1:].unfold(0, block_size, 1)
 
 # %% ../nbs/00_tokenization.ipynb #6bf9f1ab
-def walking_batch() -> tuple[CharTokenizer, Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+def walking_batch() -> tuple[CharTokenizer, Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
     "The tokenizer of the corpus and the batch of the series: five windows x of eight characters, and their next tokens y."
     corpus = series_corpus()
     tokenizer = CharTokenizer.from_text(corpus)
@@ -149,7 +149,7 @@ def walking_batch() -> tuple[CharTokenizer, Int[Tensor, "batch position"], Int[T
     return tokenizer, x[:40:8].contiguous(), y[:40:8].contiguous()
 
 # %% ../nbs/00_tokenization.ipynb #b1e00001
-def byte_letters() -> list[str]:
+def byte_symbols() -> list[str]:
     "The letter that stands for each byte in GPT-2's files: its own if it can be seen, else one from number 256 on."
     seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
     borrowed = iter(range(256, 512))
@@ -196,21 +196,21 @@ class BPETokenizer:
     def encode(
         self,
         text: str,
-    ) -> Int[Tensor, "position"]:
+    ) -> Int[Tensor, "seq"]:
         "The indices of a text, at most as many as it has bytes; a lone surrogate is a UnicodeEncodeError that names it."
         batch = self.tokenizer.encode_batch_fast([whole_characters(text)], add_special_tokens=False)  # other threads may run
         return torch.tensor(batch[0].ids, dtype=torch.long)
 
     def decode(
         self,
-        ids: Int[Tensor, "position"] | list[int],  # indices below `vocab_size`
+        ids: Int[Tensor, "seq"] | list[int],  # indices below `vocab_size`
     ) -> str:
         "The text of a row of indices, with U+FFFD where its bytes are no text; an index outside is a ValueError."
         return self.tokenizer.decode(self._inside(ids), skip_special_tokens=False)
 
     def decode_bytes(
         self,
-        ids: Int[Tensor, "position"] | list[int],  # indices below `vocab_size`
+        ids: Int[Tensor, "seq"] | list[int],  # indices below `vocab_size`
     ) -> bytes:
         "The bytes of a row of indices, exactly, though it may end inside a character; an index outside is a ValueError."
         return b"".join([self.token_bytes[i] for i in self._inside(ids)])
@@ -218,7 +218,7 @@ class BPETokenizer:
     @cached_property
     def token_bytes(self) -> list[bytes]:
         "The bytes that each token stands for."
-        byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+        byte_of = {letter: byte for byte, letter in enumerate(byte_symbols())}
         special = self.tokenizer.get_added_tokens_decoder()  # these are written as they are
         tokens = [self.tokenizer.id_to_token(i) for i in range(self.vocab_size)]
         return [
@@ -328,7 +328,7 @@ def check_vocabulary(
     "A ValueError unless each byte is a token and the indices are 0, 1, 2 and so on, each of them once."
     if not all(type(i) is int for i in vocabulary.values()):
         raise ValueError(f"{path} is no byte-pair tokenizer: it holds neither a model nor an index for each token")
-    for byte, letter in enumerate(byte_letters()):
+    for byte, letter in enumerate(byte_symbols()):
         if letter not in vocabulary:
             raise ValueError(f"{path} is no byte-pair tokenizer of bytes, as GPT-2's is: it has no {letter!r}, for byte {byte}")
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
@@ -372,7 +372,7 @@ def from_files(
         tokenizer = byte_level(tokenizers.models.BPE(vocabulary, merges))
     except Exception as error:  # the library raises nothing more particular
         raise ValueError(f"{path} is no byte-pair tokenizer: {' '.join(str(error).split())}") from None
-    special = sorted(vocabulary.keys() - byte_letters() - {left + right for left, right in merges}, key=vocabulary.get)
+    special = sorted(vocabulary.keys() - byte_symbols() - {left + right for left, right in merges}, key=vocabulary.get)
     for token in special:
         if len(tokenizer.pre_tokenizer.pre_tokenize_str(token)) < 2:
             raise ValueError(f"{merges_path} makes no {token!r}, which is in the vocabulary: is it cut short?")

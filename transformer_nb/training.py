@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'PRECISIONS', 'RECIPES', 'OPTIMIZER_STATE', 'EXPLOSION', 'split_text', 'sample_batch',
-           'ngram_probabilities', 'TrainingConfig', 'rate', 'learning_rate', 'make_optimizers', 'choose_device',
-           'loss_by_position', 'evaluate', 'History', 'random_state_of', 'Trainer', 'find_team', 'interrupt_flag',
-           'train', 'next_stop']
+           'ngram_probabilities', 'TrainingConfig', 'rate', 'learning_rate', 'make_optimizers', 'resolve_device',
+           'loss_by_position', 'evaluate', 'History', 'random_state_of', 'Trainer', 'distributed_from_environment',
+           'interrupt_flag', 'train', 'next_stop']
 
 # %% ../nbs/08_training.ipynb #b87fdee5
 import math
@@ -26,15 +26,15 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .checkpoints import Checkpoint, Run, load_checkpoint, save_checkpoint
+from .runs.checkpoints import Checkpoint, Run, load_checkpoint, save_checkpoint
 from .generation import evaluation_mode
-from .muon import Muon
+from .modern.muon import Muon
 from .tokenization import BPETokenizer, CharTokenizer
 from .transformer import option
 
 # %% ../nbs/08_training.ipynb #933e83ee
 def split_text(
-    ids: Integer[Tensor, "position"],  # a text, as indices
+    ids: Integer[Tensor, "seq"],  # a text, as indices
     fraction: float = 0.1,  # the part to keep from training
     at_most: int = 2**17,  # tokens to keep, which tell a loss to three digits
 ) -> tuple[Integer[Tensor, "train"], Integer[Tensor, "validation"]]:
@@ -50,7 +50,7 @@ def sample_batch(
     block_size: int,  # T
     batch_size: int,  # B
     generator: torch.Generator,  # where the places are drawn from
-) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
     "Windows x from random places of the text, and the same windows one step later, y; one gather for all of them."
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[(starts + torch.arange(block_size + 1)).to(ids.device)].long()  # (B, T + 1)
@@ -86,7 +86,7 @@ OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bf16")
 RECIPES = {
     "modern": dict(  # what chapter 12 finds to pay
-        optimizer="muon", learning_rate=1e-2, matrix_rate=1e-2, warmup_steps=20, schedule="linear", final_rate=0.0,
+        optimizer="muon", learning_rate=1e-2, muon_learning_rate=1e-2, warmup_steps=20, schedule="linear", final_lr_factor=0.0,
         beta2=0.95, grad_clip=0.0,
     ),
 }
@@ -101,9 +101,9 @@ class TrainingConfig:
     learning_rate: float = option(2e-3, "the highest learning rate")
     warmup_steps: int = option(100, "steps in which the learning rate grows to its highest")
     schedule: str = option("cosine", "what follows the warm-up: cosine or linear decay, the paper's 1/sqrt(step), or constant")
-    final_rate: float = option(0.1, "the last learning rate of cosine and linear decay, as a part of the highest")
+    final_lr_factor: float = option(0.1, "the last learning rate of cosine and linear decay, as a part of the highest")
     optimizer: str = option("adamw", "adamw, or muon for the matrices of the layers and adamw for the rest")
-    matrix_rate: float = option(1e-2, "the highest learning rate of muon")
+    muon_learning_rate: float = option(1e-2, "the highest learning rate of muon")
     weight_decay: float = option(0.1, "how strongly matrices are pulled towards zero")
     beta2: float = option(0.99, "memory of AdamW for squared gradients")
     grad_clip: float = option(1.0, "the longest gradient that is let through; 0 for no limit")
@@ -122,7 +122,7 @@ class TrainingConfig:
         for name, least in dict(steps=1, batch_size=1, warmup_steps=0, eval_every=1, save_every=0, keep=1, patience=0, accumulate=1).items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "matrix_rate", "final_rate", "weight_decay", "grad_clip"):
+        for name in ("learning_rate", "muon_learning_rate", "final_lr_factor", "weight_decay", "grad_clip"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
@@ -159,7 +159,7 @@ def rate(
     left = 1 - min((step - warmup) / max(config.steps - warmup, 1), 1.0)  # from 1 to 0
     if config.schedule == "cosine":
         left = 0.5 * (1 - math.cos(math.pi * left))
-    return config.final_rate + (1 - config.final_rate) * left
+    return config.final_lr_factor + (1 - config.final_lr_factor) * left
 
 
 def learning_rate(
@@ -182,11 +182,11 @@ def make_optimizers(
     groups = [group for group in groups if group["params"]]
     optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)]
     if muon:
-        optimizers.append(Muon(muon, lr=config.matrix_rate, weight_decay=config.weight_decay))
+        optimizers.append(Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
     return optimizers
 
 # %% ../nbs/08_training.ipynb #b9c9cd89
-def choose_device(
+def resolve_device(
     name: str,  # cpu, cuda, mps or auto
 ) -> torch.device:
     "The device of that name, or the fastest there is; a ValueError where it is not there."
@@ -205,7 +205,7 @@ def loss_by_position(
     ids: Integer[Tensor, "validation"],  # a text, as indices
     batch_size: int = 64,
     stride: int | None = None,  # tokens between the starts of two windows; by default they do not overlap
-) -> Float[Tensor, "position"]:
+) -> Float[Tensor, "seq"]:
     "The mean loss in nats at each place of the window, over the windows of a text."
     length = min(model.config.block_size, len(ids) - 1)
     if length < 1:
@@ -293,8 +293,8 @@ class Trainer:
                 f"a window of {block_size} tokens and its next token need {block_size + 1} tokens,"
                 f" got a text of {len(ids)}: give a longer text or a smaller block_size"
             )
-        self.team = find_team(config)
-        self.device = choose_device(config.device) if self.team is None else self.team.device
+        self.team = distributed_from_environment(config)
+        self.device = resolve_device(config.device) if self.team is None else self.team.device
         self.model, self.config, self.text = model.to(self.device), config, ""
         self.ids = ids.to(self.device) if ids.dtype == torch.long else ids  # tokens that are kept on the disk stay there
         self.forward = model if self.team is None else self.team.share(model)
@@ -312,7 +312,7 @@ class Trainer:
         measure: bool = False,  # whether the length of the gradient is wanted, even where it is not limited
     ) -> Float[Tensor, ""]:
         "One batch: loss, gradient, a step of the optimizer. The loss stays on its device, so that nothing waits for it."
-        for optimizer, highest in zip(self.optimizers, (self.config.learning_rate, self.config.matrix_rate)):
+        for optimizer, highest in zip(self.optimizers, (self.config.learning_rate, self.config.muon_learning_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = highest * rate(number, self.config)
         batch = sample_batch(self.ids, self.model.config.block_size, self.config.batch_size, self.generator)
@@ -323,14 +323,14 @@ class Trainer:
             loss = self.gradient(*(part.to(self.device) for part in batch))
         may_look = self.device.type == "cpu" and self.team is None  # on a GPU, to look is to wait; and a team looks together
         if may_look and not loss.isfinite():
-            self.give_up(f"became {loss.item()}", number)
+            self.raise_divergence(f"became {loss.item()}", number)
         if self.config.grad_clip or measure:
             limit = self.config.grad_clip or math.inf
             try:
                 with self.contact():
                     self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=may_look)
             except RuntimeError:
-                self.give_up("has no finite gradient", number)
+                self.raise_divergence("has no finite gradient", number)
             if self.team is not None:
                 self.gradient_norm = self.team.whole(self.gradient_norm)
         for optimizer in self.optimizers:
@@ -345,8 +345,8 @@ class Trainer:
 
     def gradient(
         self,
-        x: Int[Tensor, "batch position"],
-        y: Int[Tensor, "batch position"],  # the token after each of x
+        x: Int[Tensor, "batch seq"],
+        y: Int[Tensor, "batch seq"],  # the token after each of x
     ) -> Float[Tensor, ""]:
         "The loss of a batch; its gradient is left with the parameters, part by part where the batch is taken in parts."
         losses, parts = [], self.config.accumulate
@@ -380,12 +380,12 @@ class Trainer:
         self.history.seconds += time.perf_counter() - start
         for number, loss in enumerate(self.history.loss[first:], first):
             if not math.isfinite(loss):
-                self.give_up(f"became {loss}", number)
+                self.raise_divergence(f"became {loss}", number)
         recent = self.history.loss[first:]
         if sum(recent) / len(recent) > EXPLOSION * self.history.loss[0] + EXPLOSION:
-            self.give_up(f"has exploded: from {self.history.loss[0]:.2f} at first to {sum(recent) / len(recent):.2f}", number)
+            self.raise_divergence(f"has exploded: from {self.history.loss[0]:.2f} at first to {sum(recent) / len(recent):.2f}", number)
 
-    def give_up(
+    def raise_divergence(
         self,
         what: str,  # the loss did
         number: int,  # the step at which it was seen, counted from 0
@@ -440,15 +440,15 @@ class Trainer:
             optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def find_team(
+def distributed_from_environment(
     config: TrainingConfig,
 ) -> "Team | None":
     "The processes that train this model together, where the environment names several (`torchrun` does); else None."
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return None
-    from transformer_nb.distributed import Team
+    from transformer_nb.runs.distributed import Team
 
-    return Team(choose_device(config.device), config.batch_size, config.accumulate, config.seed, config.shard)
+    return Team(resolve_device(config.device), config.batch_size, config.accumulate, config.seed, config.shard)
 
 
 OPTIMIZER_STATE = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}  # for each parameter

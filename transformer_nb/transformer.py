@@ -68,9 +68,9 @@ class Residual(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch position d_model"],
+        x: Float[Tensor, "batch seq d_model"],
         sublayer: Callable[[Tensor], Tensor],  # attention or feed-forward
-    ) -> Float[Tensor, "batch position d_model"]:
+    ) -> Float[Tensor, "batch seq d_model"]:
         "One step of the residual stream."
         if self.norm_first:
             return x + self.dropout(sublayer(self.norm(x)))
@@ -102,11 +102,11 @@ class EncoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch position d_model"],
-        mask: Bool[Tensor, "*mask #position source"] | None = None,  # True where attending is allowed
+        x: Float[Tensor, "batch seq d_model"],
+        mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed
         is_causal: bool = False,  # whether a position sees only itself and what came before
-        cache: "KeyValueCache | None" = None,  # of this layer
-    ) -> Float[Tensor, "batch position d_model"]:
+        cache: "KVCache | None" = None,  # of this layer
+    ) -> Float[Tensor, "batch seq d_model"]:
         "One layer."
         x = self.residual1(x, lambda x: self.attention(x, mask=mask, is_causal=is_causal, cache=cache))
         return self.residual2(x, self.feed_forward)
@@ -141,13 +141,13 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch position d_model"],  # the target so far
-        memory: Float[Tensor, "batch source d_model"],  # what the encoder made of the source
-        mask: Bool[Tensor, "*mask #position position"] | None = None,  # True where the target may attend to itself
-        memory_mask: Bool[Tensor, "*memory_mask #position source"] | None = None,  # True where it may attend to the source
+        x: Float[Tensor, "batch seq d_model"],  # the target so far
+        memory: Float[Tensor, "batch kv d_model"],  # what the encoder made of the source
+        mask: Bool[Tensor, "*mask #seq seq"] | None = None,  # True where the target may attend to itself
+        memory_mask: Bool[Tensor, "*memory_mask #seq kv"] | None = None,  # True where it may attend to the source
         is_causal: bool | None = None,  # whether a position sees only itself and what came before; by default as the layer was made
-        cache: "tuple[KeyValueCache, KeyValueCache] | None" = None,  # of the target so far, and of the source
-    ) -> Float[Tensor, "batch position d_model"]:
+        cache: "tuple[KVCache, KVCache] | None" = None,  # of the target so far, and of the source
+    ) -> Float[Tensor, "batch seq d_model"]:
         "One layer."
         own, source = cache or (None, None)
         is_causal = self.causal if is_causal is None else is_causal
@@ -356,12 +356,12 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        x: Shaped[Tensor, "batch position *feature"],  # embedded tokens (B, T, d_model), or indices (B, T)
-        mask: Bool[Tensor, "*mask #position source"] | None = None,  # True where attending is allowed
+        x: Shaped[Tensor, "batch seq *feature"],  # embedded tokens (B, T, d_model), or indices (B, T)
+        mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed
         is_causal: bool = False,  # whether a position sees only itself and what came before
-        cache: "list[KeyValueCache] | None" = None,  # one for each layer
-        segments: Int[Tensor, "batch position"] | None = None,  # which sentence each token is in, for models that tell
-    ) -> Float[Tensor, "batch position d_model"]:
+        cache: "list[KVCache] | None" = None,  # one for each layer
+        segments: Int[Tensor, "batch seq"] | None = None,  # which sentence each token is in, for models that tell
+    ) -> Float[Tensor, "batch seq d_model"]:
         "The stack from bottom to top."
         if self.embedding is not None:
             x = self.embedding(x, segments=segments)
@@ -384,13 +384,13 @@ class Decoder(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch position d_model"],  # embedded target
-        memory: Float[Tensor, "batch source d_model"],  # what the encoder made of the source
-        mask: Bool[Tensor, "*mask #position position"] | None = None,  # True where the target may attend to itself
-        memory_mask: Bool[Tensor, "*memory_mask #position source"] | None = None,  # True where it may attend to the source
+        x: Float[Tensor, "batch seq d_model"],  # embedded target
+        memory: Float[Tensor, "batch kv d_model"],  # what the encoder made of the source
+        mask: Bool[Tensor, "*mask #seq seq"] | None = None,  # True where the target may attend to itself
+        memory_mask: Bool[Tensor, "*memory_mask #seq kv"] | None = None,  # True where it may attend to the source
         is_causal: bool | None = None,  # whether a position sees only itself and what came before; by default as the config says
-        cache: "list[tuple[KeyValueCache, KeyValueCache]] | None" = None,  # for each layer: of the target so far, of the source
-    ) -> Float[Tensor, "batch position d_model"]:
+        cache: "list[tuple[KVCache, KVCache]] | None" = None,  # for each layer: of the target so far, of the source
+    ) -> Float[Tensor, "batch seq d_model"]:
         "The stack from bottom to top."
         for i, layer in enumerate(self.layers):
             x = layer(x, memory, mask, memory_mask, is_causal, None if cache is None else cache[i])
@@ -430,11 +430,11 @@ class Embedding(nn.Module):
 
     def forward(
         self,
-        ids: Int[Tensor, "batch position"],
+        ids: Int[Tensor, "batch seq"],
         offset: int | Int[Tensor, "batch"] = 0,  # the place of the first position in its text, or in each text
-        segments: Int[Tensor, "batch position"] | None = None,  # which sentence each token is in; by default the first
+        segments: Int[Tensor, "batch seq"] | None = None,  # which sentence each token is in; by default the first
         before: Int[Tensor, "batch"] | None = None,  # the token before the first one, where that is not at place 0
-    ) -> Float[Tensor, "batch position d_model"]:
+    ) -> Float[Tensor, "batch seq d_model"]:
         "Dropout of the sum of embedding and position (sections 3.4, 3.5 and 5.4)."
         x = self.positions(self.tokens(ids), offset)
         if self.previous is not None:
@@ -445,10 +445,10 @@ class Embedding(nn.Module):
 
     def embed_previous(
         self,
-        ids: Int[Tensor, "batch position"],
+        ids: Int[Tensor, "batch seq"],
         offset: int | Int[Tensor, "batch"],
         before: Int[Tensor, "batch"] | None,
-    ) -> Float[Tensor, "batch position d_model"]:
+    ) -> Float[Tensor, "batch seq d_model"]:
         "What the token before each one adds; nothing at place 0, which has none before it."
         if before is None and not isinstance(offset, Tensor) and offset > 0:
             raise ValueError(f"these tokens begin at place {offset}, and the model looks at the token before: give it as `before`")
@@ -525,14 +525,14 @@ class LanguageModel(nn.Module):
 
     def forward(
         self,
-        ids: Int[Tensor, "batch position"],
-        mask: Bool[Tensor, "*mask #position source"] | None = None,  # True where attending is allowed, beside causality
-        cache: "list[KeyValueCache] | None" = None,  # of the positions before `ids`, one for each layer
+        ids: Int[Tensor, "batch seq"],
+        mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed, beside causality
+        cache: "list[KVCache] | None" = None,  # of the positions before `ids`, one for each layer
         offset: int | Int[Tensor, "batch"] | None = None,  # the place of the first of `ids`; by default behind the cache
-        segments: Int[Tensor, "batch position"] | None = None,  # which sentence each token is in, for models that tell
+        segments: Int[Tensor, "batch seq"] | None = None,  # which sentence each token is in, for models that tell
         before: Int[Tensor, "batch"] | None = None,  # the token before the first of `ids`, for models that look at it
         last_only: bool = False,  # whether only the logits at the last position are wanted
-    ) -> Float[Tensor, "batch asked vocab"]:
+    ) -> Float[Tensor, "batch out_seq vocab"]:
         "The logits at each position, which depend on that position and the ones before it, unless the config sees both sides."
         if offset is None:
             offset = 0 if cache is None else len(cache[0])
@@ -566,11 +566,11 @@ class EncoderDecoder(nn.Module):
     def forward(
         self,
         source: Shaped[Tensor, "batch source *feature"],  # indices
-        target: Shaped[Tensor, "batch position *feature"],  # shifted right: position i predicts the token after it
+        target: Shaped[Tensor, "batch seq *feature"],  # shifted right: position i predicts the token after it
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-        target_mask: Bool[Tensor, "*target_mask #position position"] | None = None,  # True where the target has a token
+        target_mask: Bool[Tensor, "*target_mask #seq seq"] | None = None,  # True where the target has a token
         is_causal: bool | None = None,  # whether a position of the target sees only its past; by default as the config says
-    ) -> Float[Tensor, "batch position vocab"]:
+    ) -> Float[Tensor, "batch seq vocab"]:
         "The logits at each position of the target."
         return self.decode(target, self.encode(source, source_mask), source_mask, target_mask, is_causal)
 
@@ -578,19 +578,19 @@ class EncoderDecoder(nn.Module):
         self,
         source: Shaped[Tensor, "batch source *feature"],
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-    ) -> Float[Tensor, "batch source d_model"]:
+    ) -> Float[Tensor, "batch kv d_model"]:
         "What the encoder makes of the source: computed once, however long the target becomes."
         return self.encoder(self.embedding(source), source_mask)
 
     def decode(
         self,
-        target: Shaped[Tensor, "batch position *feature"],
-        memory: Float[Tensor, "batch source d_model"],  # that `encode` gave
+        target: Shaped[Tensor, "batch seq *feature"],
+        memory: Float[Tensor, "batch kv d_model"],  # that `encode` gave
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-        target_mask: Bool[Tensor, "*target_mask #position longer"] | None = None,  # True where the target has a token
+        target_mask: Bool[Tensor, "*target_mask #seq new_seq"] | None = None,  # True where the target has a token
         is_causal: bool | None = None,  # whether a position of the target sees only its past; by default as the config says
-        cache: "list[tuple[KeyValueCache, KeyValueCache]] | None" = None,  # for each layer: of the target so far, of the source
-    ) -> Float[Tensor, "batch position vocab"]:
+        cache: "list[tuple[KVCache, KVCache]] | None" = None,  # for each layer: of the target so far, of the source
+    ) -> Float[Tensor, "batch seq vocab"]:
         "The logits at each position of the target, or of the new part of it where a cache holds what came before."
         embed = self.target_embedding or self.embedding
         x = embed(target, len(cache[0][0])) if cache else embed(target)
@@ -598,9 +598,9 @@ class EncoderDecoder(nn.Module):
 
 # %% ../nbs/06_transformer.ipynb #f33f0c63
 def shift_right(
-    target: Int[Tensor, "batch position"],  # what the decoder is to say
+    target: Int[Tensor, "batch seq"],  # what the decoder is to say
     start: int,  # the token that stands before every text
-) -> Int[Tensor, "batch position"]:
+) -> Int[Tensor, "batch seq"]:
     "The decoder's input: the target one step later, behind a start token, so that position i sees the tokens before i."
     return torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1)
 

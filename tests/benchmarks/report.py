@@ -92,7 +92,7 @@ def figure(
     "Bars of all contenders against ours, and what attention costs as the window grows."
     import matplotlib.pyplot as plt
 
-    from transformer_nb.plotting import use_style
+    from transformer_nb.notebook.plotting import use_style
 
     use_style()
     whole, axes = plt.subplots(2, 2, figsize=(11, 8))

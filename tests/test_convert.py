@@ -1,0 +1,744 @@
+"Published models and PyTorch's own, in our classes: equal at every station, in both directions; and what is refused."
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from helpers import TOLERANCE, assert_module_parity, assert_same, randomize, small_config
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+)
+
+from transformer_nb.attention import causal_mask, padding_mask
+from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
+from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
+from transformer_nb.generation import generate
+from transformer_nb.convert.huggingface import (
+    FAMILIES,
+    HUGGINGFACE_ACTIVATIONS,
+    TORCH_NAMES,
+    from_huggingface,
+    from_torch,
+    our_parameter,
+    parity,
+    pour,
+    to_huggingface,
+)
+from transformer_nb.transformer import ACTIVATIONS, Encoder, EncoderDecoder, LanguageModel, RMSNorm
+
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+# PyTorch's own layers.
+
+TORCH = dict(d_model=12, nhead=3, dim_feedforward=20, dropout=0.0, batch_first=True)
+
+
+def layer(kind, **options):
+    return getattr(nn, f"Transformer{kind}Layer")(**{**TORCH, **options})
+
+
+ONE_INPUT = {
+    "attention": lambda: nn.MultiheadAttention(12, 3, batch_first=True),
+    "attention without bias": lambda: nn.MultiheadAttention(12, 3, bias=False, batch_first=True),
+    "encoder layer": lambda: layer("Encoder"),
+    "encoder layer, norm first": lambda: layer("Encoder", norm_first=True, activation="gelu", bias=False),
+    "encoder": lambda: nn.TransformerEncoder(layer("Encoder", activation=F.silu), 3, enable_nested_tensor=False),
+    "encoder, final norm": lambda: nn.TransformerEncoder(layer("Encoder", norm_first=True), 2, nn.LayerNorm(12, 1e-2)),
+}
+TWO_INPUTS = {
+    "decoder layer": lambda: layer("Decoder", layer_norm_eps=1e-2),
+    "decoder layer, norm first": lambda: layer("Decoder", norm_first=True, activation=nn.GELU("tanh")),
+    "decoder": lambda: nn.TransformerDecoder(layer("Decoder"), 3),
+    "decoder, final norm": lambda: nn.TransformerDecoder(layer("Decoder", bias=False), 2, nn.LayerNorm(12)),
+    "transformer": lambda: nn.Transformer(12, 3, 2, 3, 20, dropout=0.0, batch_first=True),
+    "transformer, norm first": lambda: nn.Transformer(12, 2, 3, 1, 20, 0.0, "gelu", batch_first=True, norm_first=True, bias=False),
+}
+
+
+def torch_rename(theirs):
+    names = TORCH_NAMES[type(theirs).__name__]
+    return lambda name: our_parameter(name, names) or name
+
+
+@pytest.mark.parametrize("make", ONE_INPUT.values(), ids=ONE_INPUT)
+def test_a_torch_module_of_one_input_gives_the_same_forward_and_back(make, dtype):
+    theirs = randomize(make()).to(dtype).eval()
+    ours = from_torch(theirs)
+    call = (lambda x: theirs(x, x, x)[0]) if isinstance(theirs, nn.MultiheadAttention) else theirs
+    theirs.train(), ours.train()  # the fast path of their evaluation mode has no gradients
+    assert_module_parity(ours, theirs, ours, call, torch.randn(2, 5, 12, dtype=dtype), rename=torch_rename(theirs))
+
+
+@pytest.mark.parametrize("make", TWO_INPUTS.values(), ids=TWO_INPUTS)
+def test_a_torch_module_of_two_inputs_gives_the_same_forward_and_back(make, dtype):
+    theirs = randomize(make()).to(dtype)
+    inputs = torch.randn(2, 5, 12, dtype=dtype), torch.randn(2, 7, 12, dtype=dtype)
+    ours = from_torch(theirs)
+    assert_module_parity(ours, theirs, ours, theirs, *inputs, rename=torch_rename(theirs))
+
+
+@pytest.mark.parametrize("make", list(TWO_INPUTS.values())[-2:], ids=list(TWO_INPUTS)[-2:])
+def test_masks_of_a_whole_transformer_say_the_opposite_and_mean_the_same(make, dtype):
+    theirs = randomize(make()).to(dtype)
+    ours, source, target = from_torch(theirs), torch.randn(2, 5, 12, dtype=dtype), torch.randn(2, 7, 12, dtype=dtype)
+    mask, target_mask = padding_mask([5, 3], 5), padding_mask([7, 4], 7)
+    expected = theirs(
+        source, target, tgt_mask=~causal_mask(7), src_key_padding_mask=~mask[:, 0],
+        tgt_key_padding_mask=~target_mask[:, 0], memory_key_padding_mask=~mask[:, 0],
+    )  # fmt: skip
+    assert_same(ours(source, target, mask, target_mask, is_causal=True), expected)
+
+
+def test_what_comes_from_torch_is_one_of_ours_in_evaluation_mode():
+    ours = from_torch(nn.Transformer(12, 3, 2, 3, batch_first=True))
+    assert isinstance(ours, EncoderDecoder) and not any(module.training for module in ours.modules())
+    assert ours.config.dropout == 0.1 and ours.config.n_layers == 2 and ours.target_config.n_layers == 3
+
+
+def test_the_extra_norms_of_torchs_transformer_are_kept():
+    theirs = randomize(nn.Transformer(12, 3, 1, 1, 20, dropout=0.0, batch_first=True))
+    ours, x = from_torch(theirs), torch.randn(1, 4, 12)
+    assert_same(ours(x, x), theirs(x, x))
+    ours.decoder.norm = nn.Identity()
+    assert not ours(x, x).allclose(theirs(x, x), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: nn.Linear(3, 3), "from_torch takes nn.MultiheadAttention, .*, got Linear"),
+        (lambda: nn.MultiheadAttention(12, 3, kdim=8), "MultiheadAttention: kdim=8 cannot be converted, only kdim=12"),
+        (lambda: nn.MultiheadAttention(12, 3, add_bias_kv=True), "add_bias_kv=True"),
+        (lambda: nn.MultiheadAttention(12, 3, add_zero_attn=True), "add_zero_attn=True"),
+        (lambda: layer("Encoder", activation=F.softplus), "the activation .* is none of relu, gelu"),
+        (lambda: nn.TransformerDecoder(layer("Decoder"), 2, nn.Linear(12, 12)), "a final Linear cannot be converted"),
+        (lambda: nn.Transformer(12, 3, custom_encoder=nn.Identity(), batch_first=True), "a custom encoder or decoder"),
+    ],
+)
+def test_what_has_no_counterpart_of_torchs_is_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        from_torch(make())
+
+
+class Subclass(nn.TransformerEncoderLayer):
+    "Somebody's own layer."
+
+
+def with_part(layer, **parts):
+    for name, part in parts.items():
+        setattr(layer, name, part)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: layer("Encoder", activation=nn.ReLU6(inplace=True)), "the activation ReLU6"),
+        (lambda: layer("Encoder", activation=nn.Hardtanh(0.0, 10.0)), "the activation Hardtanh"),
+        (lambda: layer("Encoder", activation=nn.GLU()), "the activation GLU"),
+        (lambda: with_part(layer("Encoder"), norm2=nn.RMSNorm(12)), "norm2: kind='RMSNorm'"),
+        (lambda: with_part(layer("Encoder"), norm2=nn.LayerNorm(12, 1e-2)), "norm2: eps=0.01 cannot be converted, only eps=1e-05"),
+        (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 4)), "multihead_attn: num_heads=4"),
+        (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 3, add_zero_attn=True)), "add_zero_attn=True"),
+        (lambda: Subclass(12, 3), "from_torch takes .*, got Subclass"),
+        (lambda: nn.TransformerEncoder(Subclass(12, 3, batch_first=True), 1, enable_nested_tensor=False), "a layer of kind Subclass"),
+        (lambda: nn.TransformerDecoder(layer("Decoder"), 0), "a stack without layers"),
+    ],
+)
+def test_a_replaced_part_is_not_taken_for_the_usual_one(make, says):
+    with pytest.raises(ValueError, match=says):
+        from_torch(make())
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(inplace=True), nn.Mish(inplace=True), nn.ReLU(inplace=True)])
+def test_an_activation_that_writes_into_its_input_is_known_too(activation):
+    theirs = randomize(layer("Encoder", activation=activation))
+    x = torch.randn(2, 5, 12)
+    assert_same(from_torch(theirs)(x), theirs(x))
+
+
+def test_layers_of_a_stack_must_be_alike():
+    theirs = nn.TransformerDecoder(layer("Decoder"), 2)
+    theirs.layers[1] = layer("Decoder", dim_feedforward=24)
+    with pytest.raises(ValueError, match="whose layers must be alike: d_ff=24 cannot be converted, only d_ff=20"):
+        from_torch(theirs)
+
+
+def test_pouring_leaves_nothing_over():
+    model = LanguageModel(small_config(tie_embeddings=False))
+    weights = {name.removeprefix("stack."): weight for name, weight in model.state_dict().items()}
+    assert pour(model, weights) is model
+    with pytest.raises(ValueError, match="weights layers.1.attention.out_proj.bias are missing"):
+        pour(model, {name: w for name, w in weights.items() if name != "layers.1.attention.out_proj.bias"})
+    with pytest.raises(ValueError, match="weights head.bias have no place here"):
+        pour(model, {**weights, "head.bias": torch.zeros(13)})
+    with pytest.raises(ValueError, match=r"weights norm.bias have another shape: \(8,\) is wanted, \(9,\) was given"):
+        pour(model, {**weights, "norm.bias": torch.zeros(9)})
+
+
+# Published families. Sizes are odd, and all different, so that nothing fits by accident.
+
+SMALL = dict(vocab_size=37, attn_implementation="eager", pad_token_id=0, eos_token_id=1, bos_token_id=None)
+GPT2 = dict(n_embd=15, n_head=3, n_layer=3, n_positions=19)
+BERT = dict(hidden_size=15, num_attention_heads=5, num_hidden_layers=3, intermediate_size=21, max_position_embeddings=19)
+MARIAN = dict(
+    d_model=15, encoder_layers=2, decoder_layers=3, encoder_attention_heads=3, decoder_attention_heads=5,
+    encoder_ffn_dim=21, decoder_ffn_dim=19, max_position_embeddings=23, decoder_start_token_id=0,
+)  # fmt: skip
+LLAMA = dict(hidden_size=24, num_attention_heads=6, num_hidden_layers=2, intermediate_size=31, max_position_embeddings=19)
+MODELS = {
+    "gpt2": lambda **o: GPT2LMHeadModel(GPT2Config(**{**SMALL, **GPT2, **o})),
+    "bert": lambda **o: BertModel(BertConfig(**{**SMALL, **BERT, **o})),
+    "bert words": lambda **o: BertForMaskedLM(BertConfig(**{**SMALL, **BERT, **o})),
+    "marian": lambda **o: MarianMTModel(MarianConfig(**{**SMALL, **MARIAN, **o})),
+    "llama": lambda **o: LlamaForCausalLM(LlamaConfig(**{**SMALL, **LLAMA, **o})),
+}
+families = pytest.mark.parametrize("family", MODELS)
+
+
+def random_weights(model):
+    "Random numbers in every parameter that learns, gains and biases too; evaluation mode."
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.2).add_(0.05)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
+    return model.eval()
+
+
+def indices(*shape):
+    return torch.randint(2, 37, shape)
+
+
+def their_output(model, ids, target, **options):
+    "What a published model gives as logits, or without a head as its last hidden state."
+    if isinstance(model, MarianMTModel):
+        options["decoder_input_ids"] = target
+    output = model(ids, **options)
+    return output.logits if "logits" in output else output.last_hidden_state
+
+
+def our_output(model, ids, target, mask=None):
+    return model(ids, target, mask) if isinstance(model, EncoderDecoder) else model(ids, mask)
+
+
+VARIANTS = [
+    ("gpt2", dict()),
+    ("gpt2", dict(n_inner=23, activation_function="relu")),
+    ("gpt2", dict(n_embd=7, n_head=1, n_layer=1, vocab_size=53, n_positions=9)),
+    ("gpt2", dict(tie_word_embeddings=False, layer_norm_epsilon=1e-2)),
+    ("gpt2", dict(scale_attn_weights=False)),
+    ("gpt2", dict(scale_attn_by_inverse_layer_idx=True)),
+    ("gpt2", dict(scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True)),
+    ("bert", dict()),
+    ("bert", dict(type_vocab_size=5, layer_norm_eps=1e-2, hidden_act="silu")),
+    ("bert", dict(hidden_size=14, num_attention_heads=1, num_hidden_layers=1)),
+    ("bert words", dict()),
+    ("bert words", dict(tie_word_embeddings=False, hidden_act="gelu_new")),
+    ("marian", dict()),
+    ("marian", dict(scale_embedding=True, activation_function="swish")),
+    ("marian", dict(tie_word_embeddings=False, d_model=30)),
+    ("marian", dict(share_encoder_decoder_embeddings=False, decoder_vocab_size=41)),
+    ("marian", dict(decoder_vocab_size=41)),  # which counts only where the embeddings are not shared
+    ("marian", dict(share_encoder_decoder_embeddings=False, tie_word_embeddings=False)),
+    ("llama", dict()),
+    ("llama", dict(num_key_value_heads=2, tie_word_embeddings=True)),
+    ("llama", dict(num_key_value_heads=1, attention_bias=True)),
+    ("llama", dict(mlp_bias=True, rms_norm_eps=1e-2, hidden_act="gelu")),
+    ("llama", dict(rope_parameters={"rope_type": "default", "rope_theta": 500.0})),
+]
+
+
+@pytest.mark.parametrize("family, options", VARIANTS, ids=lambda value: value if isinstance(value, str) else " ".join(value) or "plain")
+def test_any_configuration_gives_the_same(family, options, dtype):
+    theirs = random_weights(MODELS[family](**options)).to(dtype)
+    ours = from_huggingface(theirs)
+    ids, target = indices(2, 9), indices(2, 7)
+    with torch.no_grad():
+        expected, given = their_output(theirs, ids, target), our_output(ours, ids, target)
+    assert given.dtype == dtype
+    tolerance = 1e-5 if family == "llama" else TOLERANCE[dtype]  # theirs computes norms and angles in float32 always
+    torch.testing.assert_close(given, expected, rtol=tolerance, atol=10 * tolerance)
+
+
+@families
+def test_padding_is_not_attended(family):
+    theirs = random_weights(MODELS[family]()).double()
+    ours, ids, target = from_huggingface(theirs), indices(2, 9), indices(2, 7)
+    ids[1, 6:] = 0
+    mask = padding_mask([9, 6], 9)
+    with torch.no_grad():
+        expected = their_output(theirs, ids, target, attention_mask=mask[:, 0].long())
+        given = our_output(ours, ids, target, mask)
+    real = slice(None) if family == "marian" else slice(6)
+    torch.testing.assert_close(given[:, real], expected[:, real], rtol=1e-5 if family == "llama" else 1e-10, atol=1e-5 if family == "llama" else 1e-10)
+    assert not our_output(ours, ids, target)[1, -1].allclose(given[1, -1])
+
+
+@pytest.mark.parametrize("family", ["bert", "bert words"])
+def test_segments_are_told_apart(family):
+    theirs = random_weights(MODELS[family](type_vocab_size=3)).double()
+    ours, ids = from_huggingface(theirs), indices(2, 9)
+    segments = torch.randint(3, (2, 9))
+    with torch.no_grad():
+        assert_same(ours(ids, segments=segments), their_output(theirs, ids, None, token_type_ids=segments))
+
+
+# The compare_tensors: every station, its gradient, and the gradient by each parameter.
+
+STATIONS = {
+    "gpt2": ["embedding", "layers.2.residual1.norm", "layers.2.attention.weights", "layers.2.attention", "layers.2.residual2.norm",
+             "layers.2.feed_forward.linear1", "layers.2.feed_forward", "layers.2", "norm", "logits"],
+    "bert": ["embedding", "embedding.norm", "layers.2.attention.weights", "layers.2.attention.out_proj", "layers.2.residual1.norm",
+             "layers.2.feed_forward.linear1", "layers.2.feed_forward.linear2", "layers.2.residual2.norm", "layers.2", "output"],
+    "bert words": ["logits", "head.linear", "head.norm", "head.projection", "layers.2.attention.weights"],
+    "marian": ["embedding", "embedding:2", "logits", "encoder.layers.1.attention.weights", "encoder.layers.1.residual2.norm",
+               "decoder.layers.2.attention.weights", "decoder.layers.2.cross_attention.weights", "decoder.layers.2.cross_attention",
+               "decoder.layers.2.feed_forward.linear2", "decoder.layers.2.residual3.norm", "decoder.layers.2"],
+    "llama": ["embedding", "layers.1.residual1.norm", "layers.1.attention.weights", "layers.1.attention", "layers.1.feed_forward.gate",
+              "layers.1.feed_forward.linear1", "layers.1.feed_forward", "layers.1", "norm", "logits"],
+}  # fmt: skip
+
+
+def ledger_of(theirs, ours, ids, target):
+    def call():
+        more = {"decoder_input_ids": target} if isinstance(theirs, MarianMTModel) else {}
+        return theirs(ids, output_hidden_states=True, output_attentions=True, **more)
+
+    return parity(theirs, ours, call, lambda: our_output(ours, ids, target))
+
+
+@families
+def test_the_ledger_is_within_its_bounds(family, dtype):
+    theirs = random_weights(MODELS[family]()).to(dtype)
+    ours = from_huggingface(theirs)
+    entries = {entry.name: entry.relative for entry in ledger_of(theirs, ours, indices(2, 9), indices(2, 7))}
+    bound = 1e-5 if dtype == torch.float32 or family == "llama" else 1e-10
+    assert not {name: relative for name, relative in entries.items() if not relative < bound}
+    assert set(STATIONS[family]) | {f"gradient of {station}" for station in STATIONS[family]} <= entries.keys()
+    learned = {f"gradient of {name.removeprefix('stack.')}" for name, _ in ours.named_parameters()}
+    assert learned - entries.keys() <= {"gradient of head.bias"}  # which theirs does not learn in a Marian
+
+
+@families
+def test_the_ledger_sees_one_wrong_number(family):
+    theirs = random_weights(MODELS[family]()).double()
+    ours, ids, target = from_huggingface(theirs), indices(2, 9), indices(2, 7)
+    stack = getattr(ours, "stack", None) or getattr(ours, "encoder", ours)
+    stack.layers[1].feed_forward.linear1.weight.data[3, 4] += 1e-3
+    entries = ledger_of(theirs, ours, ids, target)
+    wrong = [entry.name for entry in entries if entry.relative > 1e-5]
+    assert wrong and "layers.1.feed_forward.linear1" in wrong[0] and not any("layers.0." in n for n in wrong if "gradient" not in n and "decoder" not in n)
+
+
+# Directories.
+
+
+@pytest.fixture
+def saved(tmp_path, request):
+    "A published model, and the directory that its library has written."
+    model = random_weights(MODELS[getattr(request, "param", "gpt2")]())
+    model.save_pretrained(tmp_path / "published")
+    return model, tmp_path / "published"
+
+
+@pytest.mark.parametrize("saved", MODELS, indirect=True)
+def test_a_directory_gives_what_the_model_gives(saved):
+    model, directory = saved
+    ids, target = indices(2, 9), indices(2, 7)
+    assert our_output(from_huggingface(directory), ids, target).equal(our_output(from_huggingface(model), ids, target))
+    assert our_output(from_huggingface(str(directory)), ids, target).equal(our_output(from_huggingface(model), ids, target))
+
+
+def test_a_directory_is_read_without_the_library_that_wrote_it(saved):
+    model, directory = saved
+    program = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "import torch; from transformer_nb.convert.huggingface import from_huggingface\n"
+        "print(from_huggingface(sys.argv[1])(torch.arange(2, 9)[None]).double().sum().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, directory], capture_output=True, text=True, check=True)
+    assert abs(float(done.stdout) - model(torch.arange(2, 9)[None]).logits.double().sum().item()) < 1e-2
+
+
+def test_several_files_of_weights_are_read_by_their_index(tmp_path):
+    model = random_weights(MODELS["gpt2"]())
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    ids = indices(2, 9)
+    assert_same(from_huggingface(tmp_path)(ids), model(ids).logits)
+
+
+def test_a_precision_is_kept():
+    assert next(from_huggingface(MODELS["gpt2"]().bfloat16()).parameters()).dtype == torch.bfloat16
+
+
+def rewrite(directory, change):
+    "The weights of a directory, changed."
+    weights = load_file(directory / "model.safetensors")
+    save_file({name: w.clone() for name, w in change(weights).items()}, directory / "model.safetensors")
+
+
+def reconfigure(directory, **options):
+    "The configuration of a directory, changed."
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **options}))
+
+
+def only_index(directory, content):
+    "An index, and no whole file beside it."
+    (directory / "model.safetensors").unlink()
+    (directory / "model.safetensors.index.json").write_text(content)
+
+
+def test_a_whole_file_counts_more_than_an_index_that_was_left_there(saved):
+    model, directory = saved
+    (directory / "model.safetensors.index.json").write_text('{"weight_map": {"x": "gone.safetensors"}}')
+    ids = indices(2, 9)
+    assert_same(from_huggingface(directory)(ids), model(ids).logits)
+
+
+def test_options_may_have_their_other_names(saved):
+    model, directory = saved
+    config = json.loads((directory / "config.json").read_text())
+    for usual, other in dict(n_embd="hidden_size", n_head="num_attention_heads", n_layer="num_hidden_layers").items():
+        config[other] = config.pop(usual)
+    (directory / "config.json").write_text(json.dumps(config))
+    ids = indices(2, 9)
+    assert_same(from_huggingface(directory)(ids), model(ids).logits)
+
+
+@families
+def test_nothing_is_shared_with_the_original(family):
+    theirs = random_weights(MODELS[family]())
+    before = {name: w.clone() for name, w in theirs.state_dict().items()}
+    for parameter in from_huggingface(theirs).parameters():
+        parameter.data.zero_()
+    assert all(w.equal(before[name]) for name, w in theirs.state_dict().items())
+
+
+def test_a_head_that_is_not_what_it_is_tied_to_is_refused():
+    theirs = MODELS["gpt2"]()
+    theirs.lm_head = nn.Linear(15, 37, bias=False)
+    with pytest.raises(ValueError, match="weights head.weight differ from those that they are tied to"):
+        from_huggingface(theirs)
+
+
+@pytest.mark.parametrize("part", ["encoder.embed_tokens", "encoder.embed_positions"])
+def test_a_translator_whose_tables_are_not_what_its_configuration_says_is_refused(part):
+    theirs = MODELS["marian"]()
+    side, table = part.split(".")
+    theirs.model.encoder.embed_tokens = nn.Embedding(37, 15) if table == "embed_tokens" else theirs.model.encoder.embed_tokens
+    if table == "embed_positions":
+        theirs.model.encoder.embed_positions.weight.data.add_(1.0)
+    with pytest.raises(ValueError, match="Marian: .*(share one|no sinusoids)"):
+        from_huggingface(theirs)
+
+
+@pytest.mark.parametrize("half", ["transformer.wte", "transformer.h", "transformer.ln_f"])
+def test_mixed_precisions_become_the_one_that_holds_them_all(half):
+    theirs = MODELS["gpt2"]()
+    theirs.get_submodule(half).bfloat16()
+    assert {p.dtype for p in from_huggingface(theirs).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("rope", [{"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}])
+@pytest.mark.parametrize("saved", ["llama"], indirect=True)
+def test_an_old_way_to_stretch_the_rotation_is_refused_too(saved, rope):
+    reconfigure(saved[1], **rope)
+    with pytest.raises(ValueError, match="Llama: rope_type='(linear|dynamic)'"):
+        from_huggingface(saved[1])
+
+
+@pytest.mark.parametrize("saved", ["llama"], indirect=True)
+@pytest.mark.parametrize("rope", [{"rope_type": "default"}, None])
+def test_a_rotation_without_a_base_has_the_usual_one(saved, rope):
+    model, directory = saved
+    reconfigure(directory, rope_parameters=rope)
+    ids = indices(2, 9)
+    torch.testing.assert_close(from_huggingface(directory)(ids), model(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("saved", ["gpt2"], indirect=True)
+def test_old_files_without_prefix_and_with_masks_are_read(saved):
+    model, directory = saved
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 19, 19) for i in range(3)}
+    rewrite(directory, lambda weights: {name.removeprefix("transformer."): w for name, w in weights.items()} | masks)
+    ids = indices(2, 9)
+    assert_same(from_huggingface(directory)(ids), model(ids).logits)
+
+
+def test_old_names_of_gains_and_the_other_head_are_read(tmp_path):
+    model = random_weights(BertForPreTraining(BertConfig(**{**SMALL, **BERT})))
+    model.save_pretrained(tmp_path)
+    old = lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    rewrite(tmp_path, lambda weights: {old(name): w for name, w in weights.items()})
+    ids = indices(2, 9)
+    assert_same(from_huggingface(tmp_path)(ids), model(ids).prediction_logits)
+    encoder = from_huggingface(tmp_path, kind="BertModel")  # the same files, without the head
+    assert isinstance(encoder, Encoder)
+    assert_same(encoder(ids), model.bert(ids).last_hidden_state)
+
+
+def test_what_a_configuration_leaves_unsaid_has_the_value_of_the_library(saved):
+    _, directory = saved
+    for name, family in FAMILIES.items():
+        theirs = getattr(transformers, name).config_class().to_dict()
+        said = {key: theirs.get(key) for key in family.defaults if key not in ("rope_theta", "num_key_value_heads", "decoder_vocab_size")}
+        assert said == {key: family.defaults[key] for key in said}, name
+    config = json.loads((directory / "config.json").read_text())
+    for unsaid in ("layer_norm_epsilon", "activation_function", "n_inner", "tie_word_embeddings"):
+        config.pop(unsaid, None)
+    (directory / "config.json").write_text(json.dumps(config))
+    from_huggingface(directory)
+
+
+@pytest.mark.parametrize(
+    "change, error, says",
+    [
+        (lambda d: (d / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
+        (lambda d: (d / "model.safetensors").unlink(), FileNotFoundError, "model.safetensors is missing"),
+        (lambda d: (d / "config.json").write_text("{"), ValueError, "cannot be read"),
+        (lambda d: (d / "config.json").write_text("[]"), ValueError, "of another kind"),
+        (lambda d: (d / "config.json").write_bytes(b"\xff\xfe\x00"), ValueError, "cannot be read"),
+        (lambda d: (d / "config.json").write_text("{}"), ValueError, "from_huggingface reads GPT2LMHeadModel, .* got Path|got "),
+        (lambda d: (d / "config.json").write_text('{"architectures": ["T5Model"]}'), ValueError, "got T5Model"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"12345678" * 9), ValueError, "cannot be read"),
+        (lambda d: only_index(d, '{"weight_map": {"x": "../x"}}'), ValueError, "of another kind"),
+        (lambda d: only_index(d, "{}"), ValueError, "cannot be read"),
+        (lambda d: only_index(d, '{"weight_map": {"x": "x.safetensors"}}'), FileNotFoundError, "x.safetensors is missing"),
+        (lambda d: (d / "config.json").write_text('{"architectures": 7}'), ValueError, "got architectures=7 in its config.json"),
+        (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel makes no sense"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel makes no sense|have another shape"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: .300000000000, 15. is wanted"),
+        (lambda d: reconfigure(d, n_layer=10**9), ValueError, r"asks for 1000000000 layers, and there are \d+ weights"),
+        (lambda d: reconfigure(d, n_layer=4), ValueError, "weights layers.3.attention.in_proj_bias and 11 more are missing"),
+        (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are no numbers to compute with"),
+        (lambda d: rewrite(d, lambda w: {n: v for n, v in w.items() if "ln_f.bias" not in n}), ValueError, "weights norm.bias are missing"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.0.extra.weight": torch.ones(2)}), ValueError, "h.0.extra.weight belong to no part"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.7.ln_1.bias": torch.ones(15)}), ValueError, "layers.7.residual1.norm.bias have no place"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias have another shape: \(15,\) is wanted, \(3,\) was given"),
+    ],
+)
+def test_a_damaged_directory_is_refused_in_one_line(saved, change, error, says):
+    _, directory = saved
+    change(directory)
+    with pytest.raises(error, match=says) as raised:
+        from_huggingface(directory)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: MODELS["gpt2"](add_cross_attention=True), "GPT-2: add_cross_attention=True cannot be converted, only add_cross_attention=False"),
+        (lambda: MODELS["gpt2"](activation_function="leaky_relu"), "the activation 'leaky_relu' is none of gelu,"),
+        (lambda: MODELS["bert"](is_decoder=True), "BERT: is_decoder=True"),
+        (lambda: MODELS["llama"](head_dim=6), "Llama: head_dim=6 cannot be converted, only head_dim=4"),
+        (lambda: MODELS["llama"](rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}), "rope_type='linear'"),
+        (lambda: transformers.GPT2ForSequenceClassification(GPT2Config(**SMALL, **GPT2)), "got GPT2ForSequenceClassification"),
+        (lambda: nn.Linear(3, 3), "got Linear"),
+    ],
+)
+def test_what_has_no_counterpart_of_a_published_model_is_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        from_huggingface(make())
+
+
+@pytest.mark.parametrize("name", HUGGINGFACE_ACTIVATIONS)
+def test_an_activation_is_the_same_by_both_names(name):
+    x = torch.linspace(-6, 6, 121, dtype=torch.float64)
+    theirs = transformers.activations.ACT2FN[name]
+    assert (theirs(x) - ACTIVATIONS[HUGGINGFACE_ACTIVATIONS[name]](x)).abs().max() < 1e-7
+
+
+# The same tokens. The model must have something to say: with a tied head and small embeddings it would repeat one token.
+
+
+def talkative(family, **options):
+    "A model with large embeddings and a head of its own, so that what it writes depends on what it read and wrote."
+    model = MODELS[family](tie_word_embeddings=False, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(std=0.1).add_(float(name.endswith("weight")))
+            elif parameter.requires_grad:
+                large = any(part in name for part in ("embed", "wte", "wpe"))
+                parameter.normal_(std=2.0 if large else 0.7 if "lm_head" in name else 0.2 if family == "marian" else 0.4)
+    return model.eval()
+
+
+def says_something(texts):
+    "Whether texts differ from each other and within themselves."
+    return len(set(map(tuple, texts))) > 1 and len({token for text in texts for token in text}) > 5
+
+def left_padded(prompts):
+    "Prompts filled up on the left, and which of their tokens are real."
+    length = max(map(len, prompts))
+    rows = [(F.pad(p, (length - len(p), 0)), F.pad(torch.ones_like(p), (length - len(p), 0))) for p in prompts]
+    return (torch.stack(part) for part in zip(*rows))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("seed", range(3))
+def test_greedy_text_is_the_same_token_for_token(family, seed):
+    torch.manual_seed(seed)
+    theirs, prompts = talkative(family), [indices(n) for n in (3, 6, 1)]
+    ours = from_huggingface(theirs)
+    padded, attended = left_padded(prompts)
+    options = dict(attention_mask=attended, max_new_tokens=11, do_sample=False, eos_token_id=None, pad_token_id=0)
+    for cache in (True, False):
+        expected = theirs.generate(padded, use_cache=cache, **options)[:, 6:].tolist()
+        written = generate(ours, prompts, 11, temperature=0, use_cache=cache)
+        assert says_something(expected)
+        assert [text[len(p) :].tolist() for text, p in zip(written, prompts)] == expected
+
+
+def test_a_text_ends_where_the_other_library_ends_it():
+    theirs, prompts = talkative("gpt2").double(), [indices(n) for n in (3, 6, 1)]
+    ours = from_huggingface(theirs)
+    padded, attended = left_padded(prompts)
+    free = theirs.generate(padded, attention_mask=attended, max_new_tokens=11, do_sample=False, eos_token_id=None, pad_token_id=0)
+    stop = free[0, 9].item()  # a token that one of them writes
+    expected = theirs.generate(padded, attention_mask=attended, max_new_tokens=11, do_sample=False, eos_token_id=stop, pad_token_id=0)
+    written = generate(ours, prompts, 11, temperature=0, stop=stop)
+    for text, prompt, row in zip(written, prompts, expected[:, 6:].tolist()):
+        end = row.index(stop) + 1 if stop in row else len(row)
+        assert text[len(prompt) :].tolist() == row[:end]
+
+
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
+@pytest.mark.parametrize("n_beams, power, early", [(1, 1.0, False), (2, 1.0, True), (3, 0.6, False), (4, 2.0, True), (5, 0.3, False)])
+@pytest.mark.parametrize("seed", [16, 18, 20, 34])  # those among 40 whose translations differ most
+def test_a_translation_is_the_same_token_for_token(seed, n_beams, power, early, use_cache):
+    torch.manual_seed(seed)
+    theirs = talkative("marian").double()
+    theirs.final_logits_bias[0, 1] += 3.0  # so that texts end, and not all at once
+    source, mask = indices(6, 9), padding_mask([9, 6, 1, 8, 3, 9], 9)
+    ours = from_huggingface(theirs)
+    source = source.masked_fill(~mask[:, 0], 0)
+    expected = theirs.generate(
+        source, attention_mask=mask[:, 0].long(), max_new_tokens=10, num_beams=n_beams, do_sample=False, length_penalty=power,
+        early_stopping=early, use_cache=use_cache, forced_eos_token_id=None, bad_words_ids=None,
+    )  # fmt: skip
+    texts = [until_stop(row) for row in expected[:, 1:].tolist()]
+    assert says_something(texts) and len(set(map(len, texts))) > 2
+    options = dict(start=0, stop=1, source_mask=mask, use_cache=use_cache)
+    given = [beam_search(ours, source, 10, n_beams=n_beams, length_penalty=lambda n: n**power, early_stopping=early, **options)[0]]
+    given += [greedy_decode(ours, source, 10, **options)] if n_beams == 1 else []
+    for found in given:
+        assert [until_stop(row) for row in found.tolist()] == texts
+
+
+def until_stop(row):
+    "A text up to and with the token that ends it."
+    return row[: row.index(1) + 1] if 1 in row else row
+
+
+# The way back.
+
+WRITABLE = [
+    dict(),
+    dict(bias=False),
+    dict(tie_embeddings=False, d_ff=11),
+    dict(activation="relu", norm_eps=1, dropout=0.2),
+    dict(activation="squared_relu", n_heads=1, d_model=7, block_size=9),
+]
+
+
+@pytest.mark.parametrize("options", WRITABLE, ids=lambda o: " ".join(o) or "plain")
+def test_what_is_written_opens_elsewhere_and_here(options, tmp_path, dtype):
+    model = randomize(LanguageModel(small_config(**options))).to(dtype).eval()
+    to_huggingface(model, tmp_path / "deep" / "written")
+    ids = torch.randint(13, (2, 8))
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "deep" / "written", dtype=dtype).eval()
+    assert_same(theirs(ids).logits, model(ids))
+    assert_same(from_huggingface(tmp_path / "deep" / "written")(ids), model(ids))
+    assert theirs.config.resid_pdrop == model.config.dropout
+    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["written"]
+
+
+def test_what_was_read_and_written_is_what_it_was(saved, tmp_path):
+    model, directory = saved
+    to_huggingface(from_huggingface(directory), tmp_path / "again")
+    before, after = load_file(directory / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
+    assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (dict(positions="sinusoidal"), "GPT-2: positions='sinusoidal' cannot be converted, only positions='learned'"),
+        (dict(norm="rms"), "norm='rms'"),
+        (dict(norm_first=False), "norm_first=False"),
+        (dict(final_norm=False), "final_norm=False"),
+        (dict(gated=True), "gated=True"),
+        (dict(scale_embeddings=True), "scale_embeddings=True"),
+        (dict(causal=False), "causal=False"),
+        (dict(embedding_norm=True), "embedding_norm=True"),
+        (dict(n_segments=2), "n_segments=2"),
+        (dict(deep_head=True), "deep_head=True"),
+        (dict(head_bias=True), "head_bias=True"),
+    ],
+)
+def test_an_option_that_is_in_the_way_is_named(options, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        to_huggingface(LanguageModel(small_config(**options)), tmp_path / "written")
+    assert not any(tmp_path.iterdir())
+
+
+def test_only_a_language_model_is_written(tmp_path):
+    with pytest.raises(ValueError, match="only a LanguageModel can be written as a GPT-2, got RMSNorm"):
+        to_huggingface(RMSNorm(8), tmp_path / "written")
+
+
+def test_nothing_is_written_over(tmp_path):
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="is not empty: choose a new directory"):
+        to_huggingface(LanguageModel(small_config()), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_neighbour_of_another_name_is_left_alone(tmp_path):
+    (tmp_path / "written.new").mkdir()
+    (tmp_path / "written.new" / "notes.txt").write_text("precious")
+    to_huggingface(LanguageModel(small_config()), tmp_path / "written")
+    assert (tmp_path / "written.new" / "notes.txt").read_text() == "precious"
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("transformer_nb.pretrained.save_file", full)
+    with pytest.raises(OSError, match="could not write the model .* no space left on device"):
+        to_huggingface(LanguageModel(small_config()), tmp_path / "written")
+    assert not any(tmp_path.iterdir())
+
+
+def test_reading_a_model_draws_none_of_the_callers_random_numbers(tmp_path):
+    save_checkpoint(tmp_path / "own", LanguageModel(small_config()))
+    GPT2LMHeadModel(GPT2Config(vocab_size=13, n_embd=8, n_head=2, n_layer=1, n_positions=8)).save_pretrained(tmp_path / "theirs")
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path / "own"), from_huggingface(tmp_path / "theirs"), from_torch(layer)
+    assert torch.get_rng_state().equal(before)

@@ -1,0 +1,1 @@
+"""Text as files: tokenizers, texts and their tokens. Beside them lies the prose of the series."""

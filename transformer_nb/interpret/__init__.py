@@ -1,0 +1,1 @@
+"""Look inside a model: read, compare and replace its activations."""

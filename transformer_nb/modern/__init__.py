@@ -1,0 +1,1 @@
+"""Parts and optimizers that came after the paper."""
