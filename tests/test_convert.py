@@ -729,7 +729,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("transformer_nb.pretrained.save_file", full)
+    monkeypatch.setattr("transformer_nb.convert.huggingface.save_file", full)
     with pytest.raises(OSError, match="could not write the model .* no space left on device"):
         to_huggingface(LanguageModel(small_config()), tmp_path / "written")
     assert not any(tmp_path.iterdir())
