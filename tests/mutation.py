@@ -268,34 +268,48 @@ seq2seq.decoding
     min(2 * n_beams, -> min(n_beams,  # too few to go on
     <= score[:, -1:] -> <= score[:, :1]  # stops too early
     sum(s[name].double() for s in states).div(len(states)) -> states[-1][name]  # the last, not the mean
-convert.huggingface
+convert.weights
+    reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
+    model.eval() -> model.train()  # left in training mode
+    not weights[n].equal(weights[tied_to[n]]) -> False  # a head that differs from what it is tied to is dropped
+convert.options
+    grid.clone() -> grid  # an activation that overwrites the grid is taken for another
+    "gelu_new": "gelu_tanh" -> "gelu_new": "gelu"  # the exact function for its approximation
+convert.torch_modules
     "norm2": "residual2.norm", -> "norm2": "residual1.norm",  # one norm for another
     ours.norm = LayerNorm( -> LayerNorm(  # the final norm of a stack is forgotten
-    reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
-    grid.clone() -> grid  # an activation that overwrites the grid is taken for another
-    ours.eval() -> ours.train()  # left in training mode
-    not weights[name].equal(weights[tied[name]]) -> False  # a head that differs from what it is tied to is dropped
-    config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
+    check_layer_parts(layer) -> pass  # a replaced part is taken for the usual one
+convert.family
     family.aliases.get(name, name) -> name  # options under other names are not read
-    not (directory / files[0]).exists() -> True  # an index that was left there counts more than the file
-    "gelu_new": "gelu_tanh" -> "gelu_new": "gelu"  # the exact function for its approximation
+    ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
+    if unknown: -> if False:  # weights that belong nowhere are dropped
+convert.gpt2
     layer_norm_epsilon=1e-5 -> layer_norm_epsilon=1e-6  # another default
     weight = weight.T -> pass  # matrices not turned
-    factor /= int(name.split(".")[1]) + 1 -> factor /= int(name.split(".")[1]) + 2  # layers counted from another end
+    scale /= int(name.split(".")[1]) + 1 -> scale /= int(name.split(".")[1]) + 2  # layers counted from another end
+    dropout="resid_pdrop" -> dropout="attn_pdrop"  # one dropout for another
+convert.bert
     embedding_norm=True -> embedding_norm=False  # a BERT without the norm of its embedding
     causal=False, -> causal=True,  # one side only
+convert.marian
     positions="sinusoidal_halves" -> positions="sinusoidal"  # sines and cosines interleaved
     scale_embeddings="scale_embedding" -> scale_embeddings="tie_word_embeddings"  # scaled unasked
-    f"{side}_attention_heads" -> "encoder_attention_heads"  # the heads of the encoder in the decoder
-    dropout="resid_pdrop", attention_dropout="attn_pdrop" -> dropout="attn_pdrop", attention_dropout="resid_pdrop"  # the two dropouts exchanged
-    rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
-    rows.repeat_interleave(shared_by, dim=0) -> rows.repeat(shared_by, 1, 1)  # heads share with the wrong ones
-    ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
-    if lost: -> if False:  # weights that belong nowhere are dropped
-    if not isinstance(config, dict) or -> if  # any JSON will do
-    refuse("GPT-2", vars(config), GPT2_HAS) -> pass  # what GPT-2 does not have is written
+    f"{stack}_attention_heads" -> "encoder_attention_heads"  # the heads of the encoder in the decoder
+    if not all(embedding.equal(found[0]) for embedding in found): -> if False:  # one of two different embeddings is dropped
+convert.llama
+    config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
+    halves.transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
+    rows.repeat_interleave(n_repeats, dim=0) -> rows.repeat(n_repeats, 1, 1)  # heads share with the wrong ones
+convert.huggingface
+    or (directory / "model.safetensors").exists() -> or False  # an index that was left there counts more than the file
+    if not isinstance(config, dict): -> if False:  # any JSON will do
+    check_weights(shapes, renamed) -> pass  # memory for whatever is asked
+convert.export
+    require_options("GPT-2", vars(config), GPT2_REQUIRES) -> pass  # what GPT-2 does not have is written
     or any(directory.iterdir()) -> or False  # written over what was there
-    parameter.T if turned else parameter -> parameter  # written as it is stored here
+    parameter.T if transposed else parameter -> parameter  # written as it is stored here
+convert.comparison
+    if ours not in INCOMPARABLE -> if True  # outputs that are not the same
 modern.muon
     .clamp(min=1e-7) ->   # zeros become nan
     X.norm(dim=(-2, -1), keepdim=True) -> X.norm()  # one length for all matrices

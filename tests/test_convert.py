@@ -25,20 +25,14 @@ from transformers import (
 )
 
 from transformer_nb.attention import causal_mask, padding_mask
+from transformer_nb.convert import FAMILIES, from_huggingface, from_torch, to_huggingface
+from transformer_nb.convert.comparison import parity
+from transformer_nb.convert.options import HUGGINGFACE_ACTIVATIONS
+from transformer_nb.convert.torch_modules import TORCH_NAMES
+from transformer_nb.convert.weights import load_weights, rename_parameter
+from transformer_nb.generation import generate
 from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
-from transformer_nb.generation import generate
-from transformer_nb.convert.huggingface import (
-    FAMILIES,
-    HUGGINGFACE_ACTIVATIONS,
-    TORCH_NAMES,
-    from_huggingface,
-    from_torch,
-    our_parameter,
-    parity,
-    pour,
-    to_huggingface,
-)
 from transformer_nb.transformer import ACTIVATIONS, Encoder, EncoderDecoder, LanguageModel, RMSNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
@@ -75,7 +69,7 @@ TWO_INPUTS = {
 
 def torch_rename(theirs):
     names = TORCH_NAMES[type(theirs).__name__]
-    return lambda name: our_parameter(name, names) or name
+    return lambda name: rename_parameter(name, names) or name
 
 
 @pytest.mark.parametrize("make", ONE_INPUT.values(), ids=ONE_INPUT)
@@ -185,13 +179,13 @@ def test_layers_of_a_stack_must_be_alike():
 def test_pouring_leaves_nothing_over():
     model = LanguageModel(small_config(tie_embeddings=False))
     weights = {name.removeprefix("stack."): weight for name, weight in model.state_dict().items()}
-    assert pour(model, weights) is model
+    assert load_weights(model, weights) is model
     with pytest.raises(ValueError, match="weights layers.1.attention.out_proj.bias are missing"):
-        pour(model, {name: w for name, w in weights.items() if name != "layers.1.attention.out_proj.bias"})
-    with pytest.raises(ValueError, match="weights head.bias have no place here"):
-        pour(model, {**weights, "head.bias": torch.zeros(13)})
-    with pytest.raises(ValueError, match=r"weights norm.bias have another shape: \(8,\) is wanted, \(9,\) was given"):
-        pour(model, {**weights, "norm.bias": torch.zeros(9)})
+        load_weights(model, {name: w for name, w in weights.items() if name != "layers.1.attention.out_proj.bias"})
+    with pytest.raises(ValueError, match="weights head.bias have no parameter in this model"):
+        load_weights(model, {**weights, "head.bias": torch.zeros(13)})
+    with pytest.raises(ValueError, match=r"weights norm.bias have another shape: expected \(8,\), got \(9,\)"):
+        load_weights(model, {**weights, "norm.bias": torch.zeros(9)})
 
 
 # Published families. Sizes are odd, and all different, so that nothing fits by accident.
@@ -439,7 +433,7 @@ def test_nothing_is_shared_with_the_original(family):
 def test_a_head_that_is_not_what_it_is_tied_to_is_refused():
     theirs = MODELS["gpt2"]()
     theirs.lm_head = nn.Linear(15, 37, bias=False)
-    with pytest.raises(ValueError, match="weights head.weight differ from those that they are tied to"):
+    with pytest.raises(ValueError, match="weights head.weight differ from those they are tied to"):
         from_huggingface(theirs)
 
 
@@ -450,7 +444,7 @@ def test_a_translator_whose_tables_are_not_what_its_configuration_says_is_refuse
     theirs.model.encoder.embed_tokens = nn.Embedding(37, 15) if table == "embed_tokens" else theirs.model.encoder.embed_tokens
     if table == "embed_positions":
         theirs.model.encoder.embed_positions.weight.data.add_(1.0)
-    with pytest.raises(ValueError, match="Marian: .*(share one|no sinusoids)"):
+    with pytest.raises(ValueError, match="Marian: .*(must be shared|not sinusoidal)"):
         from_huggingface(theirs)
 
 
@@ -518,25 +512,26 @@ def test_what_a_configuration_leaves_unsaid_has_the_value_of_the_library(saved):
         (lambda d: (d / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), FileNotFoundError, "model.safetensors is missing"),
         (lambda d: (d / "config.json").write_text("{"), ValueError, "cannot be read"),
-        (lambda d: (d / "config.json").write_text("[]"), ValueError, "of another kind"),
+        (lambda d: (d / "config.json").write_text("[]"), ValueError, "config.json is not a JSON object"),
         (lambda d: (d / "config.json").write_bytes(b"\xff\xfe\x00"), ValueError, "cannot be read"),
         (lambda d: (d / "config.json").write_text("{}"), ValueError, "from_huggingface reads GPT2LMHeadModel, .* got Path|got "),
         (lambda d: (d / "config.json").write_text('{"architectures": ["T5Model"]}'), ValueError, "got T5Model"),
         (lambda d: (d / "model.safetensors").write_bytes(b"12345678" * 9), ValueError, "cannot be read"),
-        (lambda d: only_index(d, '{"weight_map": {"x": "../x"}}'), ValueError, "of another kind"),
+        (lambda d: only_index(d, '{"weight_map": {"x": "../x"}}'), ValueError, "lists something else than files in this directory"),
         (lambda d: only_index(d, "{}"), ValueError, "cannot be read"),
         (lambda d: only_index(d, '{"weight_map": {"x": "x.safetensors"}}'), FileNotFoundError, "x.safetensors is missing"),
+        (lambda d: (d / "config.json").write_text('{"architectures": [{}]}'), ValueError, "from_huggingface reads .*, got {}"),
         (lambda d: (d / "config.json").write_text('{"architectures": 7}'), ValueError, "got architectures=7 in its config.json"),
-        (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel makes no sense"),
-        (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel makes no sense|have another shape"),
-        (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: .300000000000, 15. is wanted"),
+        (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel is not valid"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel is not valid|have another shape"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: expected .300000000000, 15.,"),
         (lambda d: reconfigure(d, n_layer=10**9), ValueError, r"asks for 1000000000 layers, and there are \d+ weights"),
         (lambda d: reconfigure(d, n_layer=4), ValueError, "weights layers.3.attention.in_proj_bias and 11 more are missing"),
-        (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are no numbers to compute with"),
+        (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are not floating-point numbers"),
         (lambda d: rewrite(d, lambda w: {n: v for n, v in w.items() if "ln_f.bias" not in n}), ValueError, "weights norm.bias are missing"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.0.extra.weight": torch.ones(2)}), ValueError, "h.0.extra.weight belong to no part"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.7.ln_1.bias": torch.ones(15)}), ValueError, "layers.7.residual1.norm.bias have no place"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias have another shape: \(15,\) is wanted, \(3,\) was given"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.0.extra.weight": torch.ones(2)}), ValueError, "h.0.extra.weight belong to no module"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.7.ln_1.bias": torch.ones(15)}), ValueError, "layers.7.residual1.norm.bias have no parameter"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias have another shape: expected \(15,\), got \(3,\)"),
     ],
 )
 def test_a_damaged_directory_is_refused_in_one_line(saved, change, error, says):
@@ -729,7 +724,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("transformer_nb.convert.huggingface.save_file", full)
+    monkeypatch.setattr("transformer_nb.convert.export.save_file", full)
     with pytest.raises(OSError, match="could not write the model .* no space left on device"):
         to_huggingface(LanguageModel(small_config()), tmp_path / "written")
     assert not any(tmp_path.iterdir())

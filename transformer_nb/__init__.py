@@ -83,7 +83,7 @@ from .positional_encoding import (
     SinusoidalPositionalEncoding,
     sinusoidal_encoding,
 )
-from .convert.huggingface import from_huggingface, from_torch, to_huggingface
+from .convert import from_huggingface, from_torch, to_huggingface
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,
