@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .fields import check_choices, check_integers, check_numbers, config_field
 from ..layer_norm import LayerNorm
+from ..multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
     LearnedPositionalEncoding,
     NoPositionalEncoding,
@@ -49,6 +50,7 @@ PARTS: dict[str, dict[str, Callable]] = {
         "rotary": lambda config: RotaryPositionalEncoding(config.block_size, config.d_k, config.rotary_base),
         "none": lambda config: NoPositionalEncoding(),
     },
+    "attention": {"multi_head": MultiHeadAttention},  # made with (d_model, n_heads, dropout, bias, rotary)
     "feed_forward": {},  # made with (d_model, d_ff, activation, bias)
     "embedding": {},  # made with (config)
     "head": {},  # made with (config, embedding)
@@ -80,6 +82,7 @@ class TransformerConfig:
     norm_eps: float = config_field(1e-5, "added to the variance in a norm")
     positions: str = config_field("learned", "the positional encoding: sinusoidal, learned, rotary or none")
     rotary_base: float = config_field(10_000.0, "base of the wavelengths of rotary positions")
+    attention: str = config_field("multi_head", "the attention of each layer")
     activation: str = config_field("gelu", "between the two products of the feed-forward network: relu, gelu, silu, squared_relu, ...")
     feed_forward: str = config_field("plain", "the feed-forward network: plain, or gated by a third product (GLU)")
     embedding: str = config_field("tokens", "the embedding: tokens, or bigram, which adds a second one of the previous token")
@@ -147,5 +150,6 @@ class TransformerConfig:
             activation=PARTS["activation"][self.activation],
             norm=self.make_norm,
             rotary=self.make_positions()[1],
+            attention=PARTS["attention"][self.attention],
             feed_forward=PARTS["feed_forward"][self.feed_forward],
         )
