@@ -24,16 +24,20 @@ from transformers import (
     MarianMTModel,
 )
 
-from transformer_nb.attention import causal_mask, padding_mask
+from transformer_nb.attention import causal_mask, dependency_matrix, leak_test, padding_mask
+from transformer_nb.config.model import PARTS
 from transformer_nb.convert import FAMILIES, from_huggingface, from_torch, to_huggingface
+from transformer_nb.convert import bert
 from transformer_nb.convert.comparison import parity
 from transformer_nb.convert.options import HUGGINGFACE_ACTIVATIONS
 from transformer_nb.convert.torch_modules import TORCH_NAMES
 from transformer_nb.convert.weights import load_weights, rename_parameter
 from transformer_nb.generation import generate
+from transformer_nb.layer_norm import LayerNorm
+from transformer_nb.positional_encoding import sinusoidal_encoding
 from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
-from transformer_nb.transformer import ACTIVATIONS, Encoder, EncoderDecoder, LanguageModel, RMSNorm
+from transformer_nb.transformer import Embedding, Encoder, EncoderDecoder, LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 transformers.logging.set_verbosity_error()
@@ -186,6 +190,79 @@ def test_pouring_leaves_nothing_over():
         load_weights(model, {**weights, "head.bias": torch.zeros(13)})
     with pytest.raises(ValueError, match=r"weights norm.bias have another shape: expected \(8,\), got \(9,\)"):
         load_weights(model, {**weights, "norm.bias": torch.zeros(9)})
+
+
+# The parts that only one family has.
+
+
+def small_bert_config(**options):
+    "A BERT small enough to be computed in no time."
+    return bert.BertConfig(**{**vars(small_config()), "final_norm": None, "embedding": "bert", "head": "bert", "norm_first": False, **options})
+
+
+def small_bert(**options):
+    "A BERT with its head, its parameters random and large."
+    return randomize(bert.MaskedLanguageModel(small_bert_config(**options))).eval()
+
+
+def test_a_model_that_sees_both_sides_is_not_causal():
+    for model in (small_bert(), randomize(bert.MaskedLanguageModel(small_config())).eval()):
+        ids = torch.randint(13, (1, 6))
+        assert leak_test(model, ids) and dependency_matrix(model, ids).min() > 0
+
+
+def test_segments_are_added_and_the_first_is_the_default():
+    model = small_bert(n_segments=3)
+    ids = torch.randint(13, (2, 5))
+    segments = torch.tensor([0, 0, 1, 1, 2]).expand(2, 5)
+    assert model(ids).equal(model(ids, segments=torch.zeros_like(ids)))
+    embedding = model.embedding
+    summed = embedding.tokens(ids) + embedding.positions.weight[:5] + embedding.segments(segments)
+    assert_same(embedding(ids, segments=segments), embedding.norm(summed))
+    assert not model(ids).allclose(model(ids, segments=segments))
+
+
+def test_a_deep_head_has_one_more_layer_and_is_tied_too():
+    model = small_bert()
+    x = torch.randn(2, 3, 8)
+    hidden = F.layer_norm(
+        F.gelu(x @ model.head.linear.weight.T + model.head.linear.bias), (8,), model.head.norm.weight, model.head.norm.bias
+    )
+    assert_same(model.head(x), hidden @ model.embedding.tokens.weight.T + model.head.projection.bias)
+    assert model.head.projection.weight is model.embedding.tokens.weight
+
+
+def test_embedded_tokens_are_normalized_by_a_bert():
+    embedding = bert.BertEmbedding(small_bert_config())
+    assert_same(embedding(torch.randint(13, (2, 5))).mean(-1), torch.zeros(2, 5))
+    assert_same(Embedding(small_config(positions="sinusoidal_halves")).positions.table, sinusoidal_encoding(8, 8, False))
+
+
+def test_an_encoder_with_an_embedding_takes_segments():
+    config = small_bert_config()
+    encoder, bare = randomize(Encoder(config, bert.BertEmbedding(config))), Encoder(config)
+    ids, segments = torch.randint(13, (2, 5)), torch.randint(2, (2, 5))
+    bare.load_state_dict({name: w for name, w in encoder.state_dict().items() if not name.startswith("embedding.")})
+    assert_same(encoder(ids, segments=segments), bare(encoder.embedding(ids, segments=segments)))
+
+
+@pytest.mark.parametrize("n_segments", [0, -1, 1.5, None])
+def test_a_bert_has_a_whole_number_of_segments(n_segments, shapes_unchecked):
+    with pytest.raises(ValueError, match=f"n_segments must be a whole number of at least 1, got {n_segments!r}"):
+        small_bert_config(n_segments=n_segments)
+
+
+def test_a_bert_embedding_wants_a_configuration_with_segments(shapes_unchecked):
+    with pytest.raises(ValueError, match="embedding 'bert' needs a BertConfig, got TransformerConfig"):
+        LanguageModel(small_config(embedding="bert"))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_with_a_bias_adds_it_to_the_logits(tied):
+    model = randomize(LanguageModel(small_config(head="linear_with_bias", tie_embeddings=tied)))
+    x = torch.randn(2, 3, 8)
+    assert_same(model.head(x), x @ model.head.weight.T + model.head.bias)
+    assert (model.head.weight is model.embedding.tokens.weight) == tied
 
 
 # Published families. Sizes are odd, and all different, so that nothing fits by accident.
@@ -563,7 +640,7 @@ def test_what_has_no_counterpart_of_a_published_model_is_refused(make, says):
 def test_an_activation_is_the_same_by_both_names(name):
     x = torch.linspace(-6, 6, 121, dtype=torch.float64)
     theirs = transformers.activations.ACT2FN[name]
-    assert (theirs(x) - ACTIVATIONS[HUGGINGFACE_ACTIVATIONS[name]](x)).abs().max() < 1e-7
+    assert (theirs(x) - PARTS["activation"][HUGGINGFACE_ACTIVATIONS[name]](x)).abs().max() < 1e-7
 
 
 # The same tokens. The model must have something to say: with a tied head and small embeddings it would repeat one token.
@@ -686,13 +763,11 @@ def test_what_was_read_and_written_is_what_it_was(saved, tmp_path):
         (dict(norm="rms"), "norm='rms'"),
         (dict(norm_first=False), "norm_first=False"),
         (dict(final_norm=False), "final_norm=False"),
-        (dict(gated=True), "gated=True"),
+        (dict(feed_forward="gated"), "feed_forward='gated'"),
         (dict(scale_embeddings=True), "scale_embeddings=True"),
-        (dict(causal=False), "causal=False"),
-        (dict(embedding_norm=True), "embedding_norm=True"),
-        (dict(n_segments=2), "n_segments=2"),
-        (dict(deep_head=True), "deep_head=True"),
-        (dict(head_bias=True), "head_bias=True"),
+        (dict(embedding="bigram"), "embedding='bigram'"),
+        (dict(head="bert"), "head='bert'"),
+        (dict(head="linear_with_bias"), "head='linear_with_bias'"),
     ],
 )
 def test_an_option_that_is_in_the_way_is_named(options, says, tmp_path):
@@ -701,9 +776,21 @@ def test_an_option_that_is_in_the_way_is_named(options, says, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_masked_language_model_is_not_written_as_a_gpt2(tmp_path):
+    for config in (small_config(), small_bert_config()):
+        with pytest.raises(ValueError, match="GPT-2: is_causal=False cannot be converted, only is_causal=True"):
+            to_huggingface(bert.MaskedLanguageModel(config), tmp_path / "written")
+
+
+def test_an_activation_that_the_other_library_does_not_have_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(PARTS["activation"], "sine", torch.sin)
+    with pytest.raises(ValueError, match="the activation 'sine' has no name"):
+        to_huggingface(LanguageModel(small_config(activation="sine")), tmp_path / "written")
+
+
 def test_only_a_language_model_is_written(tmp_path):
-    with pytest.raises(ValueError, match="only a LanguageModel can be written as a GPT-2, got RMSNorm"):
-        to_huggingface(RMSNorm(8), tmp_path / "written")
+    with pytest.raises(ValueError, match="only a LanguageModel can be written as a GPT-2, got LayerNorm"):
+        to_huggingface(LayerNorm(8), tmp_path / "written")
 
 
 def test_nothing_is_written_over(tmp_path):

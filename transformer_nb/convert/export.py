@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GPT2_REQUIRES', 'gpt2_weights', 'gpt2_config', 'to_huggingface']
 
-# %% ../../nbs/workshop/convert_export.ipynb #9d2dea32
+# %% ../../nbs/workshop/convert_export.ipynb #4973b4e5
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .gpt2 import GPT2, GPT2_OPTIONS, GPT2_TRANSPOSED
-from .options import HUGGINGFACE_ACTIVATIONS, require_options
+from .options import activation_to_huggingface, require_options
 from .weights import rename_parameter
 from ..interpret.activations import public_name
 from ..transformer import LanguageModel
@@ -39,21 +39,19 @@ def gpt2_weights(
     prefixes = {name: "" if name.startswith("lm_head") else GPT2.prefix for name in weights}
     return {prefixes[name] + name: weight for name, weight in weights.items()}
 
-# %% ../../nbs/workshop/convert_export.ipynb #f3cc10ed
+# %% ../../nbs/workshop/convert_export.ipynb #5bf689f4
 GPT2_REQUIRES = dict(
+    is_causal=True,
+    embedding="tokens",
     positions="learned",
+    scale_embeddings=False,
+    attention="multi_head",
+    feed_forward="plain",
     norm="layer",
     norm_first=True,
     final_norm=True,
-    gated=False,
-    scale_embeddings=False,
-    causal=True,
-    embedding_norm=False,
-    n_segments=0,
-    deep_head=False,
-    head_bias=False,
-    previous_token=False,
-)  # the options of `TransformerConfig` that GPT-2 has no choice in
+    head="linear",
+)  # what GPT-2 has no choice in: whether it is causal, and options of `TransformerConfig`
 
 
 def gpt2_config(
@@ -68,12 +66,11 @@ def gpt2_config(
         kind = type(model).__name__
         raise ValueError(f"only a LanguageModel can be written as a GPT-2, got {kind}")
     config = model.config
-    require_options("GPT-2", vars(config), GPT2_REQUIRES)
-    activations = {ours: theirs for theirs, ours in reversed(HUGGINGFACE_ACTIVATIONS.items())}
+    require_options("GPT-2", {**vars(config), "is_causal": model.is_causal}, GPT2_REQUIRES)
     return {theirs: getattr(config, ours) for ours, theirs in GPT2_OPTIONS.items()} | dict(
         model_type="gpt2",
         architectures=["GPT2LMHeadModel"],
-        activation_function=activations[config.activation],
+        activation_function=activation_to_huggingface(config.activation),
         embd_pdrop=config.dropout,
         layer_norm_epsilon=float(config.norm_eps),
         bos_token_id=None,

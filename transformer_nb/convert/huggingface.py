@@ -6,7 +6,7 @@
 __all__ = ['FAMILIES', 'UNREADABLE', 'INVALID', 'find_kind', 'weight_files', 'check_layer_count', 'read_directory',
            'convert_model', 'from_huggingface']
 
-# %% ../../nbs/workshop/convert_huggingface.ipynb #2c5e18c8
+# %% ../../nbs/workshop/convert_huggingface.ipynb #77eac111
 import json
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .bert import BERT, BERT_LANGUAGE_MODEL
+from .bert import BERT, BERT_FOR_MASKED_LM
 from .family import ModelFamily, rename_weights, with_defaults
 from .gpt2 import GPT2
 from .llama import LLAMA
@@ -23,12 +23,12 @@ from .marian import MARIAN
 from .weights import check_weights, load_weights
 from ..transformer import Encoder, EncoderDecoder, LanguageModel
 
-# %% ../../nbs/workshop/convert_huggingface.ipynb #6931ce66
+# %% ../../nbs/workshop/convert_huggingface.ipynb #3e6ed81d
 FAMILIES = {
     "GPT2LMHeadModel": GPT2,
     "BertModel": BERT,
-    "BertForMaskedLM": BERT_LANGUAGE_MODEL,
-    "BertForPreTraining": BERT_LANGUAGE_MODEL,  # without its other head, for pairs of sentences
+    "BertForMaskedLM": BERT_FOR_MASKED_LM,
+    "BertForPreTraining": BERT_FOR_MASKED_LM,  # without its other head, for pairs of sentences
     "MarianMTModel": MARIAN,
     "LlamaForCausalLM": LLAMA,
 }  # from the name of a class in transformers to what there is to know about it

@@ -6,15 +6,16 @@
 __all__ = ['LLAMA_OPTIONS', 'LLAMA', 'rotary_options', 'check_llama', 'build_llama', 'pair_neighbours', 'adapt_projection',
            'adapt_llama_weights']
 
-# %% ../../nbs/workshop/convert_llama.ipynb #712e3483
+# %% ../../nbs/workshop/convert_llama.ipynb #957c21d9
 import torch
 from torch import Tensor
 
+import transformer_nb.modern.parts  # adds the norm "rms" and the feed-forward network "gated"
 from .family import ModelFamily
 from .options import map_options, require_options
 from ..transformer import LanguageModel, TransformerConfig
 
-# %% ../../nbs/workshop/convert_llama.ipynb #304a8890
+# %% ../../nbs/workshop/convert_llama.ipynb #bd8e8acb
 LLAMA_OPTIONS = dict(
     vocab_size="vocab_size",
     block_size="max_position_embeddings",
@@ -62,7 +63,7 @@ def build_llama(
     """
     check_llama(config)
     options = map_options(config, LLAMA_OPTIONS)
-    options |= dict(norm="rms", gated=True, positions="rotary")
+    options |= dict(norm="rms", feed_forward="gated", positions="rotary")
     options["rotary_base"] = float(rotary_options(config)["rope_theta"])
     options["bias"] = config["attention_bias"] or config["mlp_bias"]
     return LanguageModel(TransformerConfig(**options))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TORCH_LAYER_NAMES', 'TORCH_STACK_NAMES', 'TORCH_NAMES', 'TORCH_CONVERTERS', 'attention_from_torch',
-           'check_layer_parts', 'torch_layer_options', 'torch_config', 'set_final_norm', 'encoder_decoder_from_torch',
-           'from_torch']
+           'check_layer_parts', 'torch_layer_options', 'torch_config', 'set_final_norm', 'decoder_from_torch',
+           'encoder_decoder_from_torch', 'from_torch']
 
 # %% ../../nbs/workshop/convert_torch_modules.ipynb #39bf8109
 import torch
@@ -115,14 +115,13 @@ def torch_layer_options(
     check_layer_parts(layer)
     return options
 
-# %% ../../nbs/workshop/convert_torch_modules.ipynb #9836b7b9
+# %% ../../nbs/workshop/convert_torch_modules.ipynb #bccef782
 def torch_config(
     stack: nn.Module,  # with `layers`, or a layer by itself
 ) -> TransformerConfig:
     """The configuration of one of PyTorch's stacks or layers.
 
-    Nothing is causal unless a call says so, as in PyTorch. Raises ValueError for a stack without
-    layers, and for layers that differ.
+    Raises ValueError for a stack without layers, and for layers that differ.
     """
     kind, layers = type(stack).__name__, getattr(stack, "layers", [stack])
     options = [torch_layer_options(layer) for layer in layers]
@@ -131,10 +130,10 @@ def torch_config(
     for other in options:
         require_options(f"{kind}, whose layers must be alike", other, options[0])
     no_embedding = dict(vocab_size=1, block_size=1, positions="none")
-    fixed = dict(n_layers=len(options), causal=False, final_norm=False)
+    fixed = dict(n_layers=len(options), final_norm=False)
     return TransformerConfig(**no_embedding, **fixed, **options[0])
 
-# %% ../../nbs/workshop/convert_torch_modules.ipynb #e2313901
+# %% ../../nbs/workshop/convert_torch_modules.ipynb #64e2f9c3
 def set_final_norm(
     ours: Encoder | Decoder,  # made without a final norm
     theirs: nn.TransformerEncoder | nn.TransformerDecoder,
@@ -152,6 +151,13 @@ def set_final_norm(
     return ours
 
 
+def decoder_from_torch(
+    theirs: nn.TransformerDecoder,
+) -> Decoder:
+    "A freshly initialized decoder of the same shape, which is causal only in calls that ask for it."
+    return set_final_norm(Decoder(torch_config(theirs), is_causal=False), theirs)
+
+
 def encoder_decoder_from_torch(
     theirs: nn.Transformer,
 ) -> EncoderDecoder:
@@ -166,7 +172,7 @@ def encoder_decoder_from_torch(
     ours = EncoderDecoder(torch_config(encoder), torch_config(decoder))
     ours.embedding, ours.head = NoPositionalEncoding(), nn.Identity()
     set_final_norm(ours.encoder, encoder)
-    set_final_norm(ours.decoder, decoder)
+    ours.decoder = decoder_from_torch(decoder)
     return ours
 
 
@@ -174,10 +180,10 @@ TORCH_CONVERTERS = {
     "MultiheadAttention": attention_from_torch,
     "TransformerEncoderLayer": lambda theirs: EncoderLayer(**torch_config(theirs).layer_options()),
     "TransformerDecoderLayer": lambda theirs: DecoderLayer(
-        **torch_config(theirs).layer_options(), causal=False
+        **torch_config(theirs).layer_options(), is_causal=False
     ),
     "TransformerEncoder": lambda theirs: set_final_norm(Encoder(torch_config(theirs)), theirs),
-    "TransformerDecoder": lambda theirs: set_final_norm(Decoder(torch_config(theirs)), theirs),
+    "TransformerDecoder": decoder_from_torch,
     "Transformer": encoder_decoder_from_torch,
 }  # from the name of one of PyTorch's classes to a function that makes ours, freshly initialized
 
