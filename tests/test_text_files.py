@@ -70,7 +70,7 @@ def test_a_text_that_is_not_there_is_named(tmp_path, read, make, message):
 
 
 def test_no_files_at_all():
-    with pytest.raises(ValueError, match="no text is named"):
+    with pytest.raises(ValueError, match="no files are named"):
         read_texts([])
 
 

@@ -168,7 +168,7 @@ def test_a_tokenizer_of_another_make_is_used_as_it_is(tmp_path):
 
 def test_a_disk_that_forgets_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(token_files, "open_tokens", lambda *_: None)
-    with pytest.raises(OSError, match="does not hold what was written there"):
+    with pytest.raises(OSError, match="does not contain what was written to it"):
         encode_files(written(tmp_path, "abba"), CharTokenizer.from_text)
 
 
@@ -218,6 +218,12 @@ DAMAGES = {
     "another name": lambda data: data.replace(b'"ids"', b'"odd"'),
     "no metadata": lambda data: data.replace(b"__metadata__", b"__metodata__"),
 }
+
+
+def test_the_tokens_of_another_text_are_not_taken(tmp_path):
+    write_tokens(tmp_path / "a.tokens", "0", CharTokenizer("ab"), ["abba"])
+    assert open_tokens(tmp_path / "a.tokens", "0").ids.tolist() == [0, 1, 1, 0]
+    assert open_tokens(tmp_path / "a.tokens", "1") is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -324,7 +330,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes there")
 def test_a_pipe_cannot_be_read_twice(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe cannot be read twice: write what it gives into a file first"):
+    with pytest.raises(ValueError, match="pipe cannot be read twice: write its output into a file first"):
         encode_files([tmp_path / "pipe"], CharTokenizer.from_text)
 
 

@@ -39,7 +39,7 @@ def find_files(
             raise ValueError(f"{path} has {suffixes}: name a directory that has, or files")
         files += found
     if not files:
-        raise ValueError("no text is named: give files or directories")
+        raise ValueError("no files are named: give files or directories")
     return files
 
 

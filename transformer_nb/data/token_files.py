@@ -217,7 +217,7 @@ class FileReader:
         self.first = Path(os.path.abspath(paths[0]))
         for file in self.files:
             if not file.is_file():
-                hint = "write what it gives into a file first"
+                hint = "write its output into a file first"
                 raise ValueError(f"{file} cannot be read twice: {hint}")
         next(joined_pieces(self.files, encoding))  # raises if there is no text
         self.before = self.sizes_and_times()
@@ -307,7 +307,7 @@ def encode_files(
     delete_other_tokens(path, prefix)
     if found := open_tokens(path, digest, tokenizer):
         return found
-    raise OSError(f"{path} does not hold what was written there: is the disk in order?")
+    raise OSError(f"{path} does not contain what was written to it: is the disk damaged?")
 
 
 def token_file_names(
