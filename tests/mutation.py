@@ -113,15 +113,25 @@ multi_head_attention
     self.turn(k, offset) -> self.turn(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 interpret.activations
-    if is_causal: -> if False:  # who watches lifts the mask
-    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while watched
-    F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
-    return (notice(name, output[0]), *output[1:]) -> return notice(name, output[0])  # what a module returns beside is lost
-    return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns with something beside cannot be replaced
-    if any(map(means, patterns)): -> if True:  # more is kept than was asked for
-    if missed := replace.keys() - replaced: -> if missed := ():  # a replacement that never happened is passed over
+    if is_causal: -> if False:  # observing lifts the causal mask
+    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while observed
+    F.dropout(weights, dropout, self.attention.training) -> weights  # observing switches dropout off
+    return (self.record(name, output[0]), *output[1:]) -> return self.record(name, output[0])  # the rest of what a module returns is lost
+    return (self.record(name, output[0]), *output[1:]) -> self.record(name, output[0])  # an output in a tuple cannot be replaced
+    if any(map(means, self.patterns)): -> if True:  # more is recorded than was asked for
+    if missed := self.replacements.keys() - self.used: -> if missed := ():  # a replacement that was never used is passed over
     del attention.attend -> pass  # the fused kernel does not come back
-    self.watchers: -> self.watchers[:1]:  # one watcher at a time
+    in self.observers: -> in self.observers[:1]:  # one observer at a time
+    fnmatchcase(name, pattern) or fnmatchcase(call, pattern) -> fnmatchcase(name, pattern)  # one call of several cannot be chosen
+    with ExitStack() as stack: -> for stack in [ExitStack()]:  # hooks stay behind
+interpret.tracing
+    with torch.enable_grad(), activations(model) as seen: -> with activations(model) as seen:  # no gradients inside no_grad
+    gradients[len(inner) :] -> gradients  # the gradients of activations taken for those of parameters
+    seen.update(more) -> pass  # what a call returns beside its logits is lost
+    logits * factors.to(logits) -> logits  # errors that cancel in the sum are not seen
+    value.detach() -> value  # the graph is kept
+    or ours[name].shape != expected.shape: -> or False:  # shapes that broadcast are compared
+    absolute / largest -> absolute  # not relative
 transformer
     and x.dtype != torch.float64: -> :  # autocast rounds float64
     torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first

@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..interpret.activations import Entry, compare_tensors, public_name, trace
+from ..interpret.activations import public_name
+from ..interpret.tracing import TensorDifference, compare_tensors, trace
 from ..layer_norm import LayerNorm
 from ..multi_head_attention import MultiHeadAttention
 from ..positional_encoding import NoPositionalEncoding, sinusoidal_encoding
@@ -705,7 +706,7 @@ def parity(
     ours: nn.Module,  # that `from_huggingface` made of it
     call_theirs: Callable[[], object],  # runs theirs with output_hidden_states=True and returns what it returned
     call_ours: Callable[[], Tensor],  # runs ours on the same
-) -> list[Entry]:
+) -> list[TensorDifference]:
     "How far both lie apart in every activation that both have, in the gradient by each of them, and in the gradient by each parameter."
     family = FAMILIES[next(c.__name__ for c in type(theirs).__mro__ if c.__name__ in FAMILIES)]
     second = "embedding:2" if getattr(ours, "target_embedding", None) is None else "target_embedding"
@@ -724,8 +725,8 @@ def parity(
         return {name: found[name] for name in a.values if name in found}
 
     b = trace(theirs, call)
-    by_parameter = translated(family, completed(family, theirs.config.to_dict()), b.parameters)
-    gradients = compare_tensors(a.gradients, by_our_names(b.gradients)) + compare_tensors(a.parameters, by_parameter)
+    by_parameter = translated(family, completed(family, theirs.config.to_dict()), b.parameter_gradients)
+    gradients = compare_tensors(a.gradients, by_our_names(b.gradients)) + compare_tensors(a.parameter_gradients, by_parameter)
     return compare_tensors(a.values, by_our_names(b.values)) + [e._replace(name=f"gradient of {e.name}") for e in gradients]
 
 # %% ../../nbs/beyond/11_pretrained.ipynb #d5c7009e
