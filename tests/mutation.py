@@ -331,6 +331,18 @@ modern.muon
     rows / columns -> columns / rows  # the wide ones go further
     torch.bfloat16 if parameter.device.type == "cuda" else torch.float32 -> torch.bfloat16  # slow where nothing computes in it
     return torch.float64 -> return torch.float32  # sixteen digits become seven
+notebook.map
+    if chapter == lit else -> if chapter != lit else  # the other chapters are highlighted
+    in reversed(re.findall(box, self.source)): -> in re.findall(box, self.source):  # a small box is covered by the large one around it
+    if label == "add & norm": -> if label == "feed-\\nforward":  # residual connections around other boxes
+    if lit is not None and lit not in CHAPTERS: -> if False:  # an unknown chapter highlights nothing
+notebook.plotting
+    vmin=-high if kind == "signed" else 0 -> vmin=-high  # zero is not white
+    token.strip() == "" else token -> True else token  # spaces inside a token become signs
+    plt.close(figure) -> pass  # figures pile up
+notebook.loss_plot
+    width * (i + 0.5) -> width * i  # means are drawn at the first of their steps
+    range(0, len(loss) - width + 1, width) -> range(0, len(loss), width)  # the last mean is of fewer steps
 notebook.questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else

@@ -3,6 +3,7 @@
 Each failure says the module, the name and the reason.
 """
 
+import ast
 import importlib
 import inspect
 import json
@@ -211,6 +212,33 @@ def meaning_in_torch(name: str) -> str | None:
 def test_no_name_means_something_else_in_torch(module):
     taken = {name: meaning_in_torch(name) for name in sorted(exported_by(module))}
     wrong = [f"{module}: {name}: {other}" for name, other in taken.items() if other]
+    assert not wrong, "\n".join(wrong)
+
+
+# What the pages import
+
+PAGES = sorted(p for p in (LIBRARY.parent / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def imports_in(page: Path) -> list[tuple[str, str]]:
+    "The names that a page imports from the package, with their modules."
+    found = []
+    for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not re.search("^[%!]", source, re.MULTILINE):
+            froms = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+            found += [(node.module, name.name) for node in froms for name in node.names]
+    return [(module, name) for module, name in found if module.partition(".")[0] == "transformer_nb"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_imports_exists(page):
+    wrong = []
+    for module, name in imports_in(page):
+        if module not in MODULES:
+            wrong.append(f"{page.name}: {name}: there is no module {module}")
+        elif not hasattr(importlib.import_module(module), name) and f"{module}.{name}" not in MODULES:
+            wrong.append(f"{page.name}: {name}: {module} has no such name")
     assert not wrong, "\n".join(wrong)
 
 
