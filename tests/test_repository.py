@@ -176,6 +176,7 @@ def imports_of(module):
 
 WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer_norm", "multi_head_attention", "transformer", "generation", "training"]
 SEAMS = {  # what a chapter may import from behind the walk
+    "tokenization": {"data.text_files", "data.tokenizer_files"},
     "transformer": {"interpret.activations"},
     "generation": {"cpu.decoding"},
     "training": {"runs.checkpoints", "modern.muon", "runs.distributed"},

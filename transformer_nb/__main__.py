@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .runs.checkpoints import load_checkpoint, newest_checkpoint, read_metrics
 from .generation import generate
-from .data.text_files import encode_files
+from .data.token_files import encode_files
 from .tokenization import BPETokenizer, CharTokenizer, series_corpus
 from transformer_nb.training import (
     History,
