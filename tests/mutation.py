@@ -119,15 +119,25 @@ multi_head_attention
     self.apply_rotary(k, offset) -> self.apply_rotary(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 interpret.activations
-    if is_causal: -> if False:  # who watches lifts the mask
-    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while watched
-    F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
-    return (notice(name, output[0]), *output[1:]) -> return notice(name, output[0])  # what a module returns beside is lost
-    return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns with something beside cannot be replaced
-    if any(map(means, patterns)): -> if True:  # more is kept than was asked for
-    if missed := replace.keys() - replaced: -> if missed := ():  # a replacement that never happened is passed over
+    if is_causal: -> if False:  # observing lifts the causal mask
+    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while observed
+    F.dropout(weights, dropout, self.attention.training) -> weights  # observing switches dropout off
+    return (self.record(name, output[0]), *output[1:]) -> return self.record(name, output[0])  # the rest of what a module returns is lost
+    return (self.record(name, output[0]), *output[1:]) -> self.record(name, output[0])  # an output in a tuple cannot be replaced
+    if any(map(means, self.patterns)): -> if True:  # more is recorded than was asked for
+    if missed := self.replacements.keys() - self.used: -> if missed := ():  # a replacement that was never used is passed over
     del attention.attend -> pass  # the fused kernel does not come back
-    self.watchers: -> self.watchers[:1]:  # one watcher at a time
+    in self.observers: -> in self.observers[:1]:  # one observer at a time
+    fnmatchcase(name, pattern) or fnmatchcase(call, pattern) -> fnmatchcase(name, pattern)  # one call of several cannot be chosen
+    with ExitStack() as stack: -> for stack in [ExitStack()]:  # hooks stay behind
+interpret.tracing
+    with torch.enable_grad(), activations(model) as seen: -> with activations(model) as seen:  # no gradients inside no_grad
+    gradients[len(inner) :] -> gradients  # the gradients of activations taken for those of parameters
+    seen.update(more) -> pass  # what a call returns beside its logits is lost
+    logits * factors.to(logits) -> logits  # errors that cancel in the sum are not seen
+    value.detach() -> value  # the graph is kept
+    or ours[name].shape != expected.shape: -> or False:  # shapes that broadcast are compared
+    absolute / largest -> absolute  # not relative
 transformer
     x[:, -1:] if last_only -> x[:, :1] if last_only  # the first position
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
@@ -346,6 +356,18 @@ modern.muon
     rows / columns -> columns / rows  # the wide ones go further
     torch.bfloat16 if parameter.device.type == "cuda" else torch.float32 -> torch.bfloat16  # slow where nothing computes in it
     return torch.float64 -> return torch.float32  # sixteen digits become seven
+notebook.map
+    if chapter == lit else -> if chapter != lit else  # the other chapters are highlighted
+    in reversed(re.findall(box, self.source)): -> in re.findall(box, self.source):  # a small box is covered by the large one around it
+    if label == "add & norm": -> if label == "feed-\\nforward":  # residual connections around other boxes
+    if lit is not None and lit not in CHAPTERS: -> if False:  # an unknown chapter highlights nothing
+notebook.plotting
+    vmin=-high if kind == "signed" else 0 -> vmin=-high  # zero is not white
+    token.strip() == "" else token -> True else token  # spaces inside a token become signs
+    plt.close(figure) -> pass  # figures pile up
+notebook.loss_plot
+    width * (i + 0.5) -> width * i  # means are drawn at the first of their steps
+    range(0, len(loss) - width + 1, width) -> range(0, len(loss), width)  # the last mean is of fewer steps
 notebook.questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
@@ -408,8 +430,8 @@ def own_tests(module: str) -> str:
 
 def other_tests(module: str) -> list[str]:
     "All other tests of the package, those that name the module first."
-    about_pages = ("test_repository", "test_exercises", "test_outputs", own_tests(module))
-    others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in about_pages]
+    about_form = ("test_names", "test_repository", "test_exercises", "test_outputs")
+    others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in (*about_form, own_tests(module))]
     return [path.stem for path in sorted(others, key=lambda path: f"transformer_nb.{module} " not in path.read_text(encoding="utf-8"))]
 
 

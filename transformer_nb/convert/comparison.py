@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .family import ModelFamily, rename_weights, with_defaults
 from .huggingface import FAMILIES, find_kind
 from .weights import rename_module
-from ..interpret.activations import Entry, compare_tensors, public_name, trace
+from ..interpret.activations import public_name
+from ..interpret.tracing import TensorDifference, compare_tensors, trace
 
 # %% ../../nbs/beyond/11_pretrained.ipynb #e92ef378
 INCOMPARABLE = ("embedding.tokens", "embedding.positions", "target_embedding.tokens", "head")
@@ -55,7 +56,7 @@ def parity(
     ours: nn.Module,  # that `from_huggingface` made of it
     call_theirs: Callable[[], dict],  # runs theirs with output_hidden_states=True
     call_ours: Callable[[], Tensor],  # runs ours on the same input
-) -> list[Entry]:
+) -> list[TensorDifference]:
     """How far two models are apart: in each activation that both have, and in each gradient.
 
     The gradients are those of one loss with respect to these activations and to each parameter.
@@ -65,7 +66,8 @@ def parity(
     a, b = trace(ours, call_ours), trace(theirs, lambda: named_outputs(call_theirs(), ours))
     values, gradients = (rename_outputs(x, family, a.values) for x in (b.values, b.gradients))
     config = with_defaults(family, theirs.config.to_dict())
-    parameters = rename_weights(family, config, b.parameters)
-    entries = compare_tensors(a.gradients, gradients) + compare_tensors(a.parameters, parameters)
+    parameters = rename_weights(family, config, b.parameter_gradients)
+    entries = compare_tensors(a.gradients, gradients)
+    entries += compare_tensors(a.parameter_gradients, parameters)
     entries = [entry._replace(name=f"gradient of {entry.name}") for entry in entries]
     return compare_tensors(a.values, values) + entries
