@@ -133,7 +133,7 @@ def torch_config(
     fixed = dict(n_layers=len(options), final_norm=False)
     return TransformerConfig(**no_embedding, **fixed, **options[0])
 
-# %% ../../nbs/workshop/convert_torch_modules.ipynb #64e2f9c3
+# %% ../../nbs/workshop/convert_torch_modules.ipynb #e727a8c3
 def set_final_norm(
     ours: Encoder | Decoder,  # made without a final norm
     theirs: nn.TransformerEncoder | nn.TransformerDecoder,
@@ -154,7 +154,7 @@ def set_final_norm(
 def decoder_from_torch(
     theirs: nn.TransformerDecoder,
 ) -> Decoder:
-    "A freshly initialized decoder of the same shape, which is causal only in calls that ask for it."
+    "A freshly initialized decoder of the same shape, causal only in calls that ask for it."
     return set_final_norm(Decoder(torch_config(theirs), is_causal=False), theirs)
 
 
