@@ -286,7 +286,7 @@ class Trainer:
         config: TrainingConfig,
     ):
         block_size = model.config.block_size
-        if not model.config.causal:
+        if not getattr(model, "is_causal", True):
             raise ValueError("a model that sees both sides sees the next token too, and learns only to copy it: set causal")
         if len(ids) <= block_size:
             raise ValueError(
