@@ -373,14 +373,29 @@ notebook.questions
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
     except AssertionError as error: -> except KeyError as error:  # an open exercise says another thing
     assert result is not None, -> assert True,  # an empty stub passes to the check
-diagnosis.battery
+diagnosis.report
+    return not self.findings -> return True  # nothing is ever wrong
+diagnosis.probes
     tolerance * scale) -> 100 * tolerance * scale)  # deaf
-    if s.causal and future[False]: -> if False:  # leaks are not looked for
-    elif heard[True]: -> elif False:  # batch norm passes
-    if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
-    elif abs(slope * math.sqrt(8) - 1) > 0.01: -> elif False:  # any scale will do
     module.training = mode -> pass  # modes are not put back
+diagnosis.sequences
+    raise failure -> return 1, 1, 1  # what accepts nothing is called all the same
+diagnosis.dependencies
+    if probe.causal and leaks: -> if False:  # leaks are not looked for
+    elif in_training: -> elif False:  # batch norm passes
+diagnosis.learning
+    if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
+diagnosis.attention
+    masks = {name: mask & probe.own_mask for -> masks = {name: mask for  # an attention that is always causal is accused
+diagnosis.attention_weights
+    elif abs(factor * math.sqrt(D_K) - 1) > 0.01: -> elif False:  # any scale will do
     if leaked > 1e-6: -> if False:  # a finite mask passes
+diagnosis.norms_and_positions
+    orders = (waves, torch.cat -> orders = (waves,) or (torch.cat  # sines before cosines are accused
+diagnosis.losses
+    (ids + ahead) % 11 -> (ids + ahead + 1) % 11  # the right objective is accused
+diagnosis.battery
+    if kind not in CHECKS: -> if False:  # an unknown kind is not named
 """
 
 
