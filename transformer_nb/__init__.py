@@ -63,15 +63,13 @@ from .runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .diagnosis.battery import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .seq2seq.decoding import (
-    PairTokenizer,
-    average_checkpoints,
     beam_search,
-    greedy_decode,
-    label_smoothing,
     gnmt_length_penalty,
+    greedy_decode,
+    label_smoothed_cross_entropy,
     noam_lr,
-    train_pairs,
 )
+from .seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
 from .generation import KVCache, generate
 from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
@@ -128,6 +126,7 @@ __all__ = [
     "LearnedPositionalEncoding",
     "MultiHeadAttention",
     "Muon",
+    "PairBatches",
     "PairTokenizer",
     "RotaryPositionalEncoding",
     "SinusoidalPositionalEncoding",
@@ -146,14 +145,15 @@ __all__ = [
     "from_huggingface",
     "from_torch",
     "generate",
+    "gnmt_length_penalty",
     "greedy_decode",
-    "label_smoothing",
+    "label_smoothed_cross_entropy",
     "leak_test",
     "load_checkpoint",
     "load_tokenizer",
     "next_token_windows",
+    "pair_batch",
     "padding_mask",
-    "gnmt_length_penalty",
     "noam_lr",
     "save_checkpoint",
     "scaled_dot_product_attention",
@@ -162,5 +162,4 @@ __all__ = [
     "sinusoidal_encoding",
     "to_huggingface",
     "train",
-    "train_pairs",
 ]
