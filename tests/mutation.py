@@ -77,10 +77,10 @@ positional_encoding
     a * cos - b * sin -> a * cos + b * sin  # no rotation
     x[..., 0::2], x[..., 1::2] -> x.chunk(2, dim=-1)  # other pairs
 attention
-    .tril(source_length - length) -> .triu(source_length - length)  # the mask over the past
-    .tril(source_length - length) -> .tril(source_length - length + 1)  # off by one
-    .tril(source_length - length) -> .tril(source_length - length - 1)  # without the diagonal
-    .tril(source_length - length) -> .tril()  # counted from the other corner
+    .tril(kv_length - length) -> .triu(kv_length - length)  # the mask over the past
+    .tril(kv_length - length) -> .tril(kv_length - length + 1)  # off by one
+    .tril(kv_length - length) -> .tril(kv_length - length - 1)  # without the diagonal
+    .tril(kv_length - length) -> .tril()  # counted from the other corner
     < lengths[:, None])[:, None] -> >= lengths[:, None])[:, None]  # padding inverted
     < lengths[:, None])[:, None] -> <= lengths[:, None])[:, None]  # one pad attended
     / math.sqrt(q.shape[-1]) ->   # no scale
@@ -101,16 +101,16 @@ layer_norm
 multi_head_attention
     .view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
     heads.transpose(1, 2).flatten(2) -> heads.reshape(heads.shape[0], heads.shape[2], -1)  # merged without transpose
-    self.out_proj(heads.transpose(1, 2).flatten(2)) -> heads.transpose(1, 2).flatten(2)  # no W_o
+    self.out_proj(self.merge_heads(heads)) -> self.merge_heads(heads)  # no W_o
     F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal) -> F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=x.shape[-1] ** -0.5)  # scale by d_model
     F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal) -> F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal)  # the mask is dropped
     self.dropout if self.training else 0.0 -> self.dropout  # dropout left on
     self.dropout if self.training else 0.0 -> 0.0  # dropout never on
     return causal if mask is None else mask & causal, False -> return causal if mask is None else mask, False  # causal or padded, not both
     linear(context, self.in_proj_weight[d_model:], bias) -> linear(context, self.in_proj_weight[d_model:], None)  # no bias of the context
-    self.queries(x), cache.entries() -> self.queries(x + x), cache.entries()  # another question once the source is in the cache
+    self.project_queries(x), cache.entries() -> self.project_queries(x + x), cache.entries()  # other queries once the source is in the cache
     k, v = F.linear(context -> v, k = F.linear(context  # keys and values exchanged
-    self.turn(k, offset) -> self.turn(k, 0)  # keys that forget their place
+    self.apply_rotary(k, offset) -> self.apply_rotary(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 interpret.activations
     if is_causal: -> if False:  # who watches lifts the mask
@@ -123,23 +123,19 @@ interpret.activations
     del attention.attend -> pass  # the fused kernel does not come back
     self.watchers: -> self.watchers[:1]:  # one watcher at a time
 transformer
-    and x.dtype != torch.float64: -> :  # autocast rounds float64
-    torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
-    torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before
     x[:, -1:] if last_only -> x[:, :1] if last_only  # the first position
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
     return x + self.dropout(sublayer(self.norm(x))) -> return self.dropout(sublayer(self.norm(x)))  # no residual
     return self.norm(x + self.dropout(sublayer(x))) -> return x + self.norm(self.dropout(sublayer(x)))  # the norm of the sublayer only
     x + self.dropout(sublayer(self.norm(x))) -> self.dropout(x + sublayer(self.norm(x)))  # dropout of the stream
     self.linear2(self.activation(self.linear1(x))) -> self.activation(self.linear2(self.linear1(x)))  # the activation after both
-    "gelu": F.gelu -> "gelu": F.silu  # another activation
     nn.ModuleList(EncoderLayer(**options) for _ in range(config.n_layers)) -> nn.ModuleList([EncoderLayer(**options)] * config.n_layers)  # one layer, N times
     self.cross_attention(x, memory, mask=memory_mask, cache=source) -> self.cross_attention(x, memory, cache=source)  # padding of the source attended
     self.attention(x, mask=mask, is_causal=is_causal, cache=own)) -> self.attention(x, mask=mask, cache=own))  # a decoder that sees ahead
-    is_causal = self.causal if is_causal is None else is_causal -> is_causal = bool(is_causal)  # no mask unless asked for
+    is_causal = self.is_causal if is_causal is None else is_causal -> is_causal = bool(is_causal)  # no mask unless asked for
     head.weight = embedding.tokens.weight -> head.weight = nn.Parameter(embedding.tokens.weight.detach().clone())  # copied, not tied
-    math.sqrt(config.d_model) if config.scale_embeddings -> config.d_model if config.scale_embeddings  # scaled by d_model
-    mask, self.config.causal, cache) -> mask, False, cache)  # a language model without its mask
+    config.d_model**0.5 if config.scale_embeddings -> config.d_model if config.scale_embeddings  # scaled by d_model
+    mask, self.is_causal, cache) -> mask, False, cache)  # a language model without its mask
     if self.embedding is not None: -> if False:  # an encoder that is handed indices and does not embed them
     offset = 0 if cache is None else len(cache[0]) -> offset = 0  # the cache forgets where it is
     memory, target_mask, source_mask, is_causal, cache)) -> memory, target_mask, None, is_causal, cache))  # the source mask is lost on the way
@@ -147,29 +143,46 @@ transformer
     self.encoder(self.embedding(source), source_mask) -> self.encoder(self.embedding(source))  # padding in the encoder
     torch.full_like(target[:, :1], start), target[:, :-1] -> torch.full_like(target[:, :1], start), target[:, 1:]  # shifted the wrong way
     torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1) -> torch.cat((torch.full((len(target), 2), start), target[:, :-2]), dim=1)  # shifted twice
-    self.dropout(self.norm(x)) -> self.norm(x)  # no dropout of embeddings
-    self.dropout(self.norm(x)) -> self.dropout(x)  # no norm of embeddings
-    config.make_norm(config.d_model) if config.final_norm else nn.Identity() -> nn.Identity()  # no last norm
-    config.make_norm(config.d_model) if config.final_norm else nn.Identity() -> config.make_norm(config.d_model)  # one norm too many
+    to_autocast_dtype(self.dropout(x)) -> to_autocast_dtype(x)  # no dropout of embeddings
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
+config.precision
+    and x.dtype != torch.float64: -> :  # autocast rounds float64
+config.model
+    "gelu": F.gelu -> "gelu": F.silu  # another activation
     if self.d_model % self.n_heads: -> if False:  # heads that do not fit
+    self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> nn.Identity()  # no last norm
+    self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> self.make_norm(self.d_model)  # one norm too many
+    (NoPositionalEncoding(), positions) if in_attention else (positions, None) -> (positions, None)  # a rotation that is added
+config.fields
+    not isinstance(value, int) or value < smallest -> not isinstance(value, int)  # sizes below the smallest
+    0 <= value < below -> 0 <= value <= below  # a probability of one
+    if value not in names: -> if False:  # names that nobody knows
+config.initialization
+    0.02 / math.sqrt(2 * config.n_layers) -> 0.02  # a stream that grows with the depth
+inference.cache
+    return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
+    start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
+inference.calls
+    model.eval() -> pass  # written in training mode
+    module.train(training) -> pass  # left in evaluation mode
+    if users > 1: -> if False:  # the first thread to end puts the modes back under the others
+modern.parts
+    torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
+    torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before
+    self.activation(self.gate(x)) * self.linear1(x) -> self.gate(x) * self.activation(self.linear1(x))  # the other half activated
+    F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps) -> F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype))  # another epsilon
 generation
     k, logits.shape[-1]), dim=-1).values[..., -1:] -> k, logits.shape[-1]), dim=-1).values[..., :1]  # only the best
     before >= p -> before + probability >= p  # one token too few
     logits / temperature -> logits * temperature  # hot is cold
     if temperature == 0: -> if temperature < 0:  # greedy divides by zero
     top_p_filter(logits, top_p) -> top_p_filter(logits, 1 - top_p)  # the rest
-    return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
-    start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
-    model.eval() -> pass  # written in training mode
-    module.train(training) -> pass  # left in evaluation mode
-    use_cache = use_cache and model.config.causal -> pass  # a cache where every token changes all others
-    use_cache = all(len(layer) == length for layer in cache) -> pass  # a cache that a layer does not fill
-    if users > 1: -> if False:  # the first thread to end puts the modes back under the others
-    if not use_cache or length < text.shape[1]: -> if not use_cache:  # the cache is kept when the window slides
-    model(text[:, -length:], last_only=True, **options)[:, -1] -> model(text[:, -length:], **options)[:, 0]  # the wrong position
-    "before": text[:, -2] -> "before": text[:, 0]  # the first token of the text before each
-    seen - before.clamp(min=0) -> seen  # padding counts as places
+    self.use_cache = use_cache and model.is_causal -> self.use_cache = use_cache  # a cache where every token changes all others
+    self.use_cache = all(len(layer) == ids.shape[1] for layer in self.cache) -> pass  # a cache that a layer does not fill
+    if not self.use_cache or ids.shape[1] > self.block_size: -> if not self.use_cache:  # the cache is kept when the window slides
+    self.model(window, last_only=True, **self.mask_padding(ids, seen=0))[:, -1] -> self.model(window, **self.mask_padding(ids, seen=0))[:, 0]  # the wrong position
+    options["before"] = ids[:, -2] -> options["before"] = ids[:, 0]  # the first token of the text before each
+    seen - before.clamp(min=0)} -> torch.full_like(before, seen)}  # padding counts as places
     token.where(running, stop) -> token  # a text goes on behind its end
 cpu.decoding
     len(weight) % PIECES: -> False:  # pieces of unequal size
@@ -182,14 +195,13 @@ cpu.decoding
     activation(gate(x)) * up(x) -> gate(x) * activation(up(x))  # the other half activated
     or module.training or has_hooks(module): -> or module.training:  # who listens hears nothing
     or module.training or has_hooks(module): -> or has_hooks(module):  # dropout is skipped in training
-    if any(methods(kind) != defined for kind, defined in AS_DEFINED.items()): -> if False:  # a method replaced on a class is ignored
-    return AS_DEFINED[kind].keys().isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
-    known = getattr(module, "activation", F.relu) in ACTIVATIONS.values() -> known = True  # any activation is taken for a known one
+    if any(methods_of(kind) != defined for kind, defined in ORIGINAL_METHODS.items()): -> if False:  # a method replaced on a class is ignored
+    return ORIGINAL_METHODS[kind].keys().isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
+    known = getattr(module, "activation", F.relu) in PARTS["activation"].values() -> known = True  # any activation is taken for a known one
     and all(map(is_position_wise, parts)) ->   # a part of a part is ignored
     and not any(torch.is_autocast_enabled(device) for _, device in kinds) ->   # autocast is not heard
-    not in (nn.Parameter, Tensor, type(None)) for name in WEIGHTS): -> is None for name in WEIGHTS):  # a weight of another type is read as if it were none
+    not in (nn.Parameter, Tensor, type(None)) for name in WEIGHT_NAMES): -> is None for name in WEIGHT_NAMES):  # a weight of another type is read as if it were none
     if not all(kind.forward.__module__ == kind.__module__ for -> if not all(True for  # a method replaced before the import is ignored
-    model.embedding(ids, offset, None, before) -> model.embedding(ids, offset, before=before)  # called as nobody else calls it
 cpu.hooks
     or any(getattr(nn_module, name) for name in OF_ALL_MODULES) ->   # a hook for all modules is not seen
     if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen

@@ -7,14 +7,13 @@ import torch
 from helpers import short_run, small_encoder_decoder, small_language_model, text_and_model, weights
 
 from transformer_nb.attention import padding_mask
+from transformer_nb.config.model import PARTS
 from transformer_nb.training import train
-from transformer_nb.transformer import POSITIONS
 
-positions = pytest.mark.parametrize("positions", POSITIONS)
-PARTS = {
+positions = pytest.mark.parametrize("positions", PARTS["positions"])
+MODELS = {
     "plain": {},
-    "modern": dict(previous_token=True, gated=True, norm="rms", tie_embeddings=False),
-    "bert": dict(n_segments=2, deep_head=True, embedding_norm=True, head_bias=True, norm_first=False),
+    "modern": dict(embedding="bigram", feed_forward="gated", norm="rms", tie_embeddings=False),
 }
 
 
@@ -33,9 +32,9 @@ def compiled(model, *inputs, **options):
 
 @pytest.mark.usefixtures("shapes_unchecked")
 @positions
-@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("parts", MODELS)
 def test_a_language_model_is_one_graph(parts, positions):
-    model, ids = small_language_model(positions=positions, **PARTS[parts]), torch.randint(13, (3, 8))
+    model, ids = small_language_model(positions=positions, **MODELS[parts]), torch.randint(13, (3, 8))
     for options in ({}, {"mask": padding_mask([8, 5, 3], 8)}, {"last_only": True}):
         output, graphs = compiled(model, ids, **options)
         assert graphs == 1
@@ -61,7 +60,7 @@ def test_a_compiled_model_learns_what_it_learns_without(tmp_path, monkeypatch):
     for compile in (False, True):
         torch.manual_seed(0)
         torch.compiler.reset()
-        ids, _, model = text_and_model(n_layers=1, positions="rotary", previous_token=True, tie_embeddings=False)
+        ids, _, model = text_and_model(n_layers=1, positions="rotary", embedding="bigram", tie_embeddings=False)
         losses.append(train(model, ids, short_run(steps=6, warmup_steps=0, learning_rate=1e-2, compile=compile)).loss)
         learned.append(weights(model))
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=1e-4)

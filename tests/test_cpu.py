@@ -13,7 +13,9 @@ from torch.nn.modules import module as nn_module
 
 from transformer_nb.cpu import hooks
 from transformer_nb.cpu.decoding import fast_decoder, linear_for_few_rows, supports_fast_decode
-from transformer_nb.generation import KVCache, evaluation_mode, generate, next_token_logits, pad_left
+from transformer_nb.generation import NextTokenLogits, generate
+from transformer_nb.inference.cache import KVCache
+from transformer_nb.inference.calls import evaluation_mode, pad_left
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import RotaryPositionalEncoding
@@ -23,9 +25,8 @@ VARIANTS = {
     "gpt2": {},
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True),
     "modern": dict(TransformerConfig.preset("modern").__dict__, vocab_size=13),
-    "llama": dict(norm="rms", positions="rotary", gated=True, activation="silu", bias=False, tie_embeddings=False),
-    "previous, post-norm": dict(previous_token=True, norm_first=False, positions="none"),
-    "bert's parts": dict(embedding_norm=True, n_segments=2, deep_head=True, head_bias=True, final_norm=False),
+    "llama": dict(norm="rms", positions="rotary", feed_forward="gated", activation="silu", bias=False, tie_embeddings=False),
+    "bigram, post-norm": dict(embedding="bigram", norm_first=False, positions="none"),
 }
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -44,9 +45,14 @@ def variant(name, dtype=torch.float64, **sizes):
     return model.to(dtype).eval()
 
 
+def before(model, tokens):
+    "The token before, for models that look at it."
+    return {"before": tokens} if model.embedding.reads_previous_token else {}
+
+
 def logits_of(model, use_cache, ids):
     "The logits after each token from the third on, as `generate` asks for them."
-    read = next_token_logits(model, torch.zeros(len(ids), dtype=torch.long), use_cache)
+    read = NextTokenLogits(model, torch.zeros(len(ids), dtype=torch.long), use_cache)
     with torch.no_grad():
         return torch.stack([read(ids[:, :end]) for end in range(3, ids.shape[1] + 1)])
 
@@ -66,7 +72,7 @@ def test_the_logits_are_those_of_the_model(name, prompt):
     with torch.no_grad():
         found, expected = [model(ids[:, :prompt], cache=cache)[:, -1:]], model(ids)[:, prompt - 1 :]
         decode_step = fast_decoder(model, cache)
-        found += [decode_step(ids[:, t : t + 1], offset=t, before=ids[:, t - 1]) for t in range(prompt, 12)]
+        found += [decode_step(ids[:, t : t + 1], offset=t, **before(model, ids[:, t - 1])) for t in range(prompt, 12)]
     torch.testing.assert_close(torch.cat(found, 1), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -78,7 +84,7 @@ def test_sequences_of_different_length_have_the_logits_that_each_has_alone(name,
     if hooked:
         model.stack.layers[0].register_forward_hook(lambda *_: None)
     assert supports_fast_decode(model) != hooked
-    read = next_token_logits(model, padding, use_cache=True)
+    read = NextTokenLogits(model, padding, use_cache=True)
     for _ in range(14):  # beyond the window too
         with torch.no_grad():
             logits = read(text)
@@ -186,8 +192,8 @@ def test_positions_need_not_be_added():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda model: setattr(model.stack.layers[0].attention, "turn", lambda x, offset: 2 * x),
-        lambda model: setattr(model.stack.layers[0].attention, "merge", lambda heads: 0 * heads.transpose(1, 2).flatten(2)),
+        lambda model: setattr(model.stack.layers[0].attention, "apply_rotary", lambda x, offset: 2 * x),
+        lambda model: setattr(model.stack.layers[0].attention, "merge_heads", lambda heads: 0 * heads.transpose(1, 2).flatten(2)),
         lambda model: setattr(model.stack.layers[1], "forward", lambda x, *_: 2 * x),
         lambda model: setattr(model.stack.layers[1].feed_forward, "forward", torch.sin),
         lambda model: setattr(model.stack.layers[1].feed_forward, "activation", torch.sin),
@@ -273,11 +279,11 @@ def test_an_embedding_is_called_as_the_model_calls_it():
             super().__init__()
             self.inner = inner
 
-        def forward(self, ids, offset, segments, before):
-            return 1.5 * self.inner(ids, offset, segments, before)
+        def forward(self, ids, offset, **inputs):
+            return 1.5 * self.inner(ids, offset, **inputs)
 
     model = variant("modern")
-    model.embedding.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1], inputs[2], inputs[3]))
+    model.embedding.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1]))
     assert_cache_changes_nothing(model)
     model.embedding = Wrapped(model.embedding)
     assert_cache_changes_nothing(model)
@@ -298,9 +304,8 @@ print(supports_fast_decode(LanguageModel(TransformerConfig(5, n_layers=1, n_head
 
 
 def test_without_a_causal_mask_nothing_is_kept():
-    assert_cache_changes_nothing(variant("gpt2", causal=False))
     model = variant("gpt2")
-    model.config.causal = False
+    model.is_causal = False
     assert_cache_changes_nothing(model)
 
 

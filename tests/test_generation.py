@@ -9,19 +9,14 @@ from helpers import assert_same, small_language_model
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from transformer_nb.generation import (
-    KVCache,
-    sample_next_token,
-    generate,
-    top_k_filter,
-    top_p_filter,
-    next_token_logits,
-    pad_left,
-)
-from transformer_nb.transformer import POSITIONS, LanguageModel, TransformerConfig
+from transformer_nb.config.model import PARTS
+from transformer_nb.generation import NextTokenLogits, generate, sample_next_token, top_k_filter, top_p_filter
+from transformer_nb.inference.cache import KVCache
+from transformer_nb.inference.calls import pad_left
+from transformer_nb.transformer import LanguageModel, TransformerConfig
 
 norm_first = pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
-positions = pytest.mark.parametrize("positions", POSITIONS)
+positions = pytest.mark.parametrize("positions", PARTS["positions"])
 prompts = pytest.mark.parametrize(
     "shape", [(1,), (5,), (8,), (12,), (1, 3), (3, 5), (2, 12)], ids=str
 )
@@ -405,7 +400,7 @@ def test_prompts_of_different_length_have_the_logits_that_each_has_alone(positio
     prompts = [indices(length) for length in (3, 1, 6)]
     text, padding = pad_left(prompts, torch.device("cpu"))
     for use_cache in (True, False):
-        read = next_token_logits(model, padding, use_cache)
+        read = NextTokenLogits(model, padding, use_cache)
         first = read(text)
         longer = torch.cat((text, indices(3, 1)), dim=1)
         for row, (prompt, pad) in enumerate(zip(prompts, padding)):
@@ -470,12 +465,12 @@ def test_a_cache_can_be_reordered():
 
 
 def test_a_token_without_its_predecessor_is_refused():
-    model, cache = small_language_model(previous_token=True), [KVCache(8), KVCache(8)]
+    model, cache = small_language_model(embedding="bigram"), [KVCache(8), KVCache(8)]
     model(indices(1, 3), cache=cache)
-    with pytest.raises(ValueError, match="begin at place 3.*give it as `before`"):
+    with pytest.raises(ValueError, match="begin at position 3.*give it as `before`"):
         model(indices(1, 1), cache=cache)
 
 
 def test_the_logits_at_the_last_position_alone():
-    model, ids = small_language_model(previous_token=True), indices(2, 7)
+    model, ids = small_language_model(embedding="bigram"), indices(2, 7)
     torch.testing.assert_close(model(ids, last_only=True), model(ids)[:, -1:])

@@ -144,7 +144,7 @@ def test_a_table_grown_in_inference_mode_can_be_trained_through(kind):
 
 @pytest.mark.parametrize("length, offset, end", [(5, 0, 5), (2, 3, 5), (1, 4, 5)])
 def test_a_learned_table_too_short_says_by_how_much(length, offset, end):
-    with pytest.raises(ValueError, match=f"table of 4 positions cannot place {end}: shorten the text"):
+    with pytest.raises(ValueError, match=f"table of 4 positions has no row for position {end - 1}: shorten the sequence"):
         LearnedPositionalEncoding(4, 6)(torch.randn(1, length, 6), offset)
 
 

@@ -70,11 +70,13 @@ from .seq2seq.decoding import (
     noam_lr,
 )
 from .seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
-from .generation import KVCache, generate
+from .generation import generate
+from .inference.cache import KVCache
 from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
 from .modern.muon import Muon
+from .modern.parts import BigramEmbedding, GatedFeedForward, RMSNorm
 from .positional_encoding import (
     LearnedPositionalEncoding,
     RotaryPositionalEncoding,

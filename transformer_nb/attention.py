@@ -16,20 +16,22 @@ from torch import Tensor
 
 # %% ../nbs/03_attention.ipynb #2d8f6406
 def causal_mask(
-    length: int,  # T, the positions that ask
-    source_length: int | None = None,  # S, the positions that are asked; by default T. The last T of them ask
+    length: int,  # T, query positions
+    kv_length: int | None = None,  # S, key positions, by default T; the queries belong to the last T of them
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "seq kv"]:
-    "True where position i may attend to position j: to itself and to what came before."
-    source_length = length if source_length is None else source_length
-    return torch.ones(length, source_length, dtype=torch.bool, device=device).tril(source_length - length)
+    "Returns True where query position i may attend to key position j: to itself and to earlier positions."
+    kv_length = length if kv_length is None else kv_length
+    return torch.ones(length, kv_length, dtype=torch.bool, device=device).tril(kv_length - length)
 
 
 def padding_mask(
-    lengths: Int[Tensor, "batch"] | list[int],  # the true length of each text
+    lengths: Int[Tensor, "batch"] | list[int],  # the true length of each sequence
     length: int,  # T, the length that they were padded to
 ) -> Bool[Tensor, "batch 1 seq"]:
-    "True where a text has a token and False where it was padded; combines with `causal_mask` by `&`."
+    """Returns True where a sequence has a token and False where it was padded; combines with `causal_mask` by `&`.
+
+    Raises ValueError for a length below 0 or above T."""
     lengths = torch.as_tensor(lengths)
     if lengths.numel() and (lengths.min() < 0 or lengths.max() > length):
         raise ValueError(f"lengths must be 0 to {length}, got {lengths.min().item()} to {lengths.max().item()}")
@@ -37,12 +39,12 @@ def padding_mask(
 
 # %% ../nbs/03_attention.ipynb #34e8e11c
 def scaled_dot_product_attention(
-    q: Float[Tensor, "*batch seq d_k"],  # queries: what each position looks for
-    k: Float[Tensor, "*batch kv d_k"],  # keys: what each position offers
-    v: Float[Tensor, "*batch kv d_v"],  # values: what each position gives
+    q: Float[Tensor, "*batch seq d_k"],  # what each position looks for
+    k: Float[Tensor, "*batch kv d_k"],  # what each position offers
+    v: Float[Tensor, "*batch kv d_v"],  # what each position passes on
     mask: Bool[Tensor, "*#batch #seq kv"] | None = None,  # True where attending is allowed
 ) -> tuple[Float[Tensor, "*batch seq d_v"], Float[Tensor, "*batch seq kv"]]:
-    "softmax(q k^T / sqrt(d_k)) v and its weights (equation 1); a row that may attend to nothing gets zeros."
+    "Returns softmax(q k^T / sqrt(d_k)) v and the weights (Vaswani et al., equation 1); a query without any key gets zeros."
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., position, source)
     if mask is None:
         weights = scores.softmax(dim=-1)
@@ -55,7 +57,7 @@ def dependency_matrix(
     fn: Callable[[Tensor], Tensor],  # from x to (B, T, ...): a function or a module
     x: Shaped[Tensor, "batch seq *feature"],  # vectors (B, T, d), or indices (B, T) for a language model
 ) -> Float[Tensor, "seq seq"]:
-    "How strongly output i (row) depends on input j (column): the size of d output_i / d input_j, or of the change for indices."
+    "Returns how strongly output i (row) depends on input j (column): the norm of d output_i / d input_j, or of the change for indices."
     return change_matrix(fn, x) if x.dim() == 2 else jacobian_matrix(fn, x)
 
 
@@ -63,7 +65,7 @@ def jacobian_matrix(
     fn: Callable[[Tensor], Tensor],
     x: Float[Tensor, "batch seq d_model"],
 ) -> Float[Tensor, "seq seq"]:
-    "The Frobenius norm of d output_i / d input_j, over the batch and all features."
+    "Returns the Frobenius norm of d output_i / d input_j, over the batch and all features."
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         outputs = fn(x).flatten(2).sum(0)  # (T, features); a sum over the batch keeps each text's own derivative
@@ -100,7 +102,9 @@ def leak_test(
     fn: Callable[[Tensor], Tensor],  # from x to (B, T, ...): a function or a module
     x: Shaped[Tensor, "batch seq *feature"],  # vectors (B, T, d), or indices (B, T) for a language model
 ) -> bool:
-    "Does any output depend on a later input? True means that the future leaks into the past."
+    """Returns whether any output depends on a later input: True means that the future leaks into the past.
+
+    Raises ValueError where outputs or derivatives are not finite."""
     dependency = dependency_matrix(fn, x)
     if not dependency.isfinite().all():
         raise ValueError("cannot tell a leak where outputs or derivatives are nan or infinite: give finite inputs")

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 # %% ../nbs/01_embeddings.ipynb #e1cec569
 class TokenEmbedding(nn.Module):
-    "A row of a table for each index, times `scale` (Vaswani et al., section 3.4, where `scale` is sqrt(d_model))."
+    """A row of a table for each token, times `scale` (Vaswani et al., section 3.4, where `scale` is sqrt(d_model)).
+
+    Raises ValueError for a table without rows or features."""
 
     def __init__(
         self,
         vocab_size: int,  # rows of the table
         d_model: int,  # features of each row
-        scale: float = 1.0,  # what each row is multiplied by on its way out
+        scale: float = 1.0,  # what each row is multiplied by
     ):
         super().__init__()
         if vocab_size < 1 or d_model < 1:
@@ -31,7 +33,7 @@ class TokenEmbedding(nn.Module):
         self,
         ids: Int[Tensor, "*batch seq"],  # indices below `vocab_size`
     ) -> Float[Tensor, "*batch seq d_model"]:
-        "The row of each index; an index outside the table is an IndexError that names it."
+        "Returns the row of each index. Raises IndexError for an index outside the table, and names it."
         try:
             vectors = F.embedding(ids, self.weight)
         except IndexError:

@@ -30,5 +30,5 @@ class LayerNorm(nn.Module):
         self,
         x: Float[Tensor, "*batch d_model"],
     ) -> Float[Tensor, "*batch d_model"]:
-        "Each vector normalized by its own mean and population variance, in one fused kernel."
+        "Returns each vector normalized by its own mean and population variance, in one fused kernel."
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)

@@ -12,18 +12,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .attention import causal_mask, scaled_dot_product_attention
+from .inference.cache import KVCache
 
 # %% ../nbs/05_multi_head_attention.ipynb #c2ef7d01
 class MultiHeadAttention(nn.Module):
-    "Concat(head_1, ..., head_h) W_o, each head attention of x W_q to context W_k and W_v (Vaswani et al., section 3.2.2)."
+    """Concat(head_1, ..., head_h) W_o, where each head attends from x to the context (Vaswani et al., section 3.2.2).
+
+    Raises ValueError unless d_model is divisible by n_heads."""
 
     def __init__(
         self,
         d_model: int,  # features of each vector, divisible by n_heads
         n_heads: int,  # h
-        dropout: float = 0.0,  # of the weights, while training
+        dropout: float = 0.0,  # of the attention weights, while training
         bias: bool = True,  # whether the four projections add a bias
-        rotary: nn.Module | None = None,  # turns queries and keys by their place, for self-attention
+        rotary: nn.Module | None = None,  # rotates queries and keys by their position (RoPE), for self-attention
     ):
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
@@ -36,25 +39,90 @@ class MultiHeadAttention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch seq d_model"],  # asks
-        context: Float[Tensor, "batch kv d_model"] | None = None,  # is asked; by default x itself
+        x: Float[Tensor, "batch seq d_model"],  # the query positions
+        context: Float[Tensor, "batch kv d_model"] | None = None,  # the key positions of cross-attention; by default x itself
         mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # (T, S), (B, T, S) or (B, h, T, S): True where attending is allowed
         is_causal: bool = False,  # whether position i attends only to positions up to i; combines with the mask
-        need_weights: bool = False,  # whether to return the weights too, at the price of computing them, and without dropout
-        cache: "KVCache | None" = None,  # of one layer: keys and values of earlier positions, or of the context
+        need_weights: bool = False,  # whether to return the weights too, which takes longer and has no dropout
+        cache: KVCache | None = None,  # keys and values of earlier positions, or of the context
     ) -> Float[Tensor, "batch seq d_model"] | tuple[Tensor, Float[Tensor, "batch head seq kv"]]:
-        "The mixed answer to each position, and on request the weights of each head."
-        if context is not None and cache is not None and len(cache):  # asked before: its keys and values are there
-            q, (k, v) = self.queries(x), cache.entries()
+        "Returns one vector for each query position; with `need_weights` also the attention weights of each head."
+        if context is not None and cache is not None and len(cache):  # the context is in the cache
+            q, (k, v) = self.project_queries(x), cache.entries()
         else:
-            q, k, v = self.project(x, context)
+            q, k, v = self.project_qkv(x, context)
             offset = 0 if cache is None else len(cache)
-            q, k = self.turn(q, offset), self.turn(k, offset)
+            q, k = self.apply_rotary(q, offset), self.apply_rotary(k, offset)
             if cache is not None:
                 k, v = cache.update(k, v)
-        mask, is_causal = self.combine(mask, is_causal, q, k, need_weights)
+        mask, is_causal = self.combine_masks(mask, is_causal, q, k, need_weights)
         heads, weights = self.attend(q, k, v, mask, is_causal, need_weights)
-        return (self.merge(heads), weights) if need_weights else self.merge(heads)
+        output = self.out_proj(self.merge_heads(heads))
+        return (output, weights) if need_weights else output
+
+    def project_qkv(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        context: Float[Tensor, "batch kv d_model"] | None = None,  # by default x
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        "Returns the queries of x, and the keys and values of the context, each split into heads."
+        if context is None:  # one product for all three
+            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            return self.split_heads(q), self.split_heads(k), self.split_heads(v)
+        d_model = x.shape[-1]
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[d_model:]
+        k, v = F.linear(context, self.in_proj_weight[d_model:], bias).chunk(2, dim=-1)
+        return self.project_queries(x), self.split_heads(k), self.split_heads(v)
+
+    def project_queries(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+    ) -> Float[Tensor, "batch head seq d_k"]:
+        "Returns the queries of x, split into heads."
+        d_model = x.shape[-1]
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[:d_model]
+        return self.split_heads(F.linear(x, self.in_proj_weight[:d_model], bias))
+
+    def split_heads(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+    ) -> Float[Tensor, "batch head seq d_k"]:
+        "Cuts each vector into heads."
+        return x.view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
+
+    def merge_heads(
+        self,
+        heads: Float[Tensor, "batch head seq d_k"],
+    ) -> Float[Tensor, "batch seq d_model"]:
+        "Lays the heads side by side again."
+        return heads.transpose(1, 2).flatten(2)  # (B, h, T, d_k) -> (B, T, h d_k)
+
+    def apply_rotary(
+        self,
+        x: Float[Tensor, "batch head seq d_k"],  # queries or keys
+        offset: int,  # the position of the first of them in its sequence
+    ) -> Float[Tensor, "batch head seq d_k"]:
+        "Rotates queries or keys by their position, where the model has rotary positions."
+        return x if self.rotary is None else self.rotary(x, offset)
+
+    def combine_masks(
+        self,
+        mask: Bool[Tensor, "*mask #seq kv"] | None,
+        is_causal: bool,
+        q: Float[Tensor, "batch head seq d_k"],
+        k: Float[Tensor, "batch head kv d_k"],
+        need_weights: bool,
+    ) -> tuple[Tensor | None, bool]:
+        "Returns one mask that broadcasts over the heads, and whether the kernel is to be causal without a mask."
+        length, kv_length = q.shape[2], k.shape[2]
+        if mask is not None and mask.dim() == 3:
+            mask = mask.unsqueeze(1)  # (B, T, S) -> (B, 1, T, S)
+        if not is_causal or length == 1:  # the newest position may attend to all
+            return mask, False
+        if mask is None and length == kv_length and not need_weights:
+            return None, True
+        causal = causal_mask(length, kv_length, device=q.device)
+        return causal if mask is None else mask & causal, False
 
     def attend(
         self,
@@ -65,72 +133,8 @@ class MultiHeadAttention(nn.Module):
         is_causal: bool,  # where there is no mask
         need_weights: bool,
     ) -> tuple[Float[Tensor, "batch head seq d_k"], Float[Tensor, "batch head seq kv"] | None]:
-        "The answer of each head: in one fused kernel, or by way of the weights where they are asked for."
+        "Returns the output of each head from one fused kernel, or, where the weights are asked for, by way of them."
         if need_weights:
             return scaled_dot_product_attention(q, k, v, mask)
         dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal), None
-
-    def project(
-        self,
-        x: Float[Tensor, "batch seq d_model"],
-        context: Float[Tensor, "batch kv d_model"] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        "Queries of x, keys and values of the context, each split into heads."
-        if context is None:  # one product for all three
-            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-            return self.split(q), self.split(k), self.split(v)
-        d_model = x.shape[-1]
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[d_model:]
-        k, v = F.linear(context, self.in_proj_weight[d_model:], bias).chunk(2, dim=-1)
-        return self.queries(x), self.split(k), self.split(v)
-
-    def queries(
-        self,
-        x: Float[Tensor, "batch seq d_model"],
-    ) -> Float[Tensor, "batch head seq d_k"]:
-        "What each position asks."
-        d_model = x.shape[-1]
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[:d_model]
-        return self.split(F.linear(x, self.in_proj_weight[:d_model], bias))
-
-    def turn(
-        self,
-        x: Float[Tensor, "batch head seq d_k"],  # queries or keys
-        offset: int,  # the place of the first position in its text
-    ) -> Float[Tensor, "batch head seq d_k"]:
-        "The same, turned by their place where positions are rotary."
-        return x if self.rotary is None else self.rotary(x, offset)
-
-    def split(
-        self,
-        x: Float[Tensor, "batch seq d_model"],
-    ) -> Float[Tensor, "batch head seq d_k"]:
-        "Each vector cut into heads."
-        return x.view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
-
-    def merge(
-        self,
-        heads: Float[Tensor, "batch head seq d_k"],
-    ) -> Float[Tensor, "batch seq d_model"]:
-        "The heads side by side again, mixed by W_o."
-        return self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, h, T, d_k) -> (B, T, h d_k)
-
-    def combine(
-        self,
-        mask: Bool[Tensor, "*mask #seq kv"] | None,
-        is_causal: bool,
-        q: Float[Tensor, "batch head seq d_k"],
-        k: Float[Tensor, "batch head kv d_k"],
-        need_weights: bool,
-    ) -> tuple[Tensor | None, bool]:
-        "One mask that broadcasts over the heads, and whether the kernel is to be causal by itself."
-        length, source = q.shape[2], k.shape[2]
-        if mask is not None and mask.dim() == 3:
-            mask = mask.unsqueeze(1)  # (B, T, S) -> (B, 1, T, S)
-        if not is_causal or length == 1:  # the newest position may attend to all
-            return mask, False
-        if mask is None and length == source and not need_weights:
-            return None, True
-        causal = causal_mask(length, source, device=q.device)
-        return causal if mask is None else mask & causal, False

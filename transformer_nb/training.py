@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from .config.training import OPTIMIZERS, TrainingConfig
-from .generation import evaluation_mode
+from .inference.calls import evaluation_mode
 from .runs.batches import check_repeatable, loss_of_batches
 from .runs.checkpoints import Checkpoint, Tokenizer, check_can_be_saved, load_checkpoint, save_checkpoint
 from .runs.loop import History, TrainingLoop
@@ -186,8 +186,8 @@ def check_windows(
 ) -> None:
     "Raises ValueError where a model cannot learn from windows of a text, or a batch of them cannot be cut into equal parts."
     block_size, parts = model.config.block_size, config.grad_accumulation_steps
-    if not model.config.causal:
-        raise ValueError("a model that sees both sides sees the next token too, and learns only to copy it: set causal")
+    if not getattr(model, "is_causal", True):
+        raise ValueError("a model that sees both sides sees the next token too, and learns only to copy it: give a causal model, or batches of your own")
     if len(ids) <= block_size:
         raise ValueError(
             f"a window of {block_size} tokens and its next token need {block_size + 1} tokens,"

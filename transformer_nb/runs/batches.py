@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from ..generation import evaluation_mode
+from ..inference.calls import evaluation_mode
 from .process import random_state_of
 
 # %% ../../nbs/workshop/batches.ipynb #b3df8e77

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..generation import KVCache
+from ..inference.cache import KVCache
 
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #cda59db7
 def label_smoothed_cross_entropy(

@@ -1,0 +1,1 @@
+"""What generation needs beside its loop: the key-value cache, and what stands around a call."""
