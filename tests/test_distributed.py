@@ -37,29 +37,50 @@ RUNS = {
     "sharded half": dict(steps=6, shard=True, optimizer="muon"),
     "dropout half": dict(steps=6, schedule="constant"),
     "dropout whole": dict(schedule="constant"),
+    "masked": dict(batches="masked"),
+    "masked parts": dict(batches="masked", grad_accumulation_steps=3),
+    "unmasked": dict(batches="uneven", grad_accumulation_steps=2),
+    "pairs": dict(batches="pairs", label_smoothing=0.1),
+    "pairs parts": dict(batches="pairs", label_smoothing=0.1, grad_accumulation_steps=2),
+    "sharded pairs": dict(batches="pairs", label_smoothing=0.1, shard=True, grad_accumulation_steps=3),
+    "sharded pairs half": dict(batches="pairs", label_smoothing=0.1, shard=True, steps=6),
 }
 RUNS = {name: options for name, options in RUNS.items() if SHARDS or not options.get("shard")}
 PROGRAM = """
 import dataclasses, json, os, sys, torch
 from pathlib import Path
-from transformer_nb import CharTokenizer, LanguageModel, TrainingConfig, TransformerConfig, load_checkpoint, train
+from transformer_nb import CharTokenizer, EncoderDecoder, LanguageModel, TrainingConfig, TransformerConfig, load_checkpoint, train
 
 folder, runs, found = Path(sys.argv[1]), json.loads(sys.argv[2]), {}
 text = "to be or not to be, that is the question. " * 8
 tokenizer = CharTokenizer.from_text(text)
+
+def batches_of(kind):  # seven rows of windows, of which ever fewer positions count, and none in the last two
+    generator, found = torch.Generator().manual_seed(int(os.environ["RANK"]) if kind == "other" else 0), []
+    for _ in range(3):
+        windows = tokenizer.encode(text)[torch.randint(300, (7, 1), generator=generator) + torch.arange(9)]
+        mask = torch.rand(7, 8, generator=generator) < torch.linspace(1.2, 0.0, 7)[:, None]
+        mask[-2:] = False
+        x, y = windows[:, :-1], windows[:, 1:]
+        found.append({"pairs": ((y, x, mask[:, None] | (x[:, None] > 3)), y, mask), "uneven": (x, y)}.get(kind, (x, y, mask)))
+    return found
+
 for name, options in runs.items():
     torch.manual_seed(0)
     config = TransformerConfig(tokenizer.vocab_size, block_size=8, n_layers=2, n_heads=2, d_model=8, dropout=0.3 * ("dropout" in name))
-    model, state = LanguageModel(config), None
+    kind, state = options.pop("batches", None), None
+    deeper = TransformerConfig(tokenizer.vocab_size, block_size=8, n_layers=3, n_heads=2, d_model=8)
+    model = EncoderDecoder(config, deeper) if kind == "pairs" else LanguageModel(config)
     if "from" in options:
         model, _, state = load_checkpoint(folder / options.pop("from"))
     common = dict(steps=12, batch_size=8, warmup_steps=3, schedule="constant", eval_every=4, patience=50, grad_clip=0.5, device="cpu")
     ids, looks = tokenizer.encode(text), []
+    data, validation = (ids, ids[:90]) if kind is None else (batches_of(kind), batches_of(kind)[:2])
     try:
         training = TrainingConfig(**{**common, **options})
-        history = train(model, ids, training, ids[:90], looks.append, folder / name, tokenizer, state)
+        history = train(model, data, training, validation, looks.append, folder / name, tokenizer, state)
         found[name] = {"loss": history.loss, "validation": history.validation_loss, "looks": len(looks)}
-    except FloatingPointError as error:
+    except (FloatingPointError, ValueError) as error:
         found[name] = {"error": str(error)}
 (folder / ("rank" + os.environ.get("RANK", "0"))).write_text(json.dumps(found))
 """
@@ -312,7 +333,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folders):
     "The same runs by one process and by two, and what the two said each."
-    bad = {"bad": dict(learning_rate=1e30, warmup_steps=0)}
+    bad = {"bad": dict(learning_rate=1e30, warmup_steps=0), "other": dict(batches="other"), "few": dict(batches="masked", grad_accumulation_steps=4)}
     return learn(folders[1], 1, RUNS)[0], *learn(folders[2], 2, {**RUNS, **bad})
 
 
@@ -346,9 +367,17 @@ def test_all_see_a_loss_that_is_no_number(found):
     assert "lower learning_rate" in first["bad"]["error"] and first["bad"] == second["bad"]
 
 
+def test_all_see_that_they_have_different_batches_or_too_few_rows(found):
+    _, first, second = found
+    assert first["other"] == second["other"] and first["few"] == second["few"]
+    assert first["other"]["error"].startswith("the processes see different batches: give each of them the same data in the same order")
+    assert first["few"]["error"].startswith("batch 1 cannot be cut into 8 parts (processes times grad_accumulation_steps): it has 7 rows")
+
+
 def test_a_run_goes_on_with_another_number_of_processes(found, folders):
     alone, first, _ = found
     fewer = {"first half": {"from": "first half"}, "sharded half": {"from": "sharded half", "optimizer": "muon"}}
+    fewer["sharded pairs half"] = {"from": "sharded pairs half", "batches": "pairs", "label_smoothing": 0.1}
     by_one = learn(folders[2], 1, {f"{name} by one": options for name, options in fewer.items() if name in RUNS})[0]
     assert furthest(by_one["first half by one"]["loss"], alone["plain"]["loss"]) < 1e-5
     more = {
@@ -359,6 +388,7 @@ def test_a_run_goes_on_with_another_number_of_processes(found, folders):
     assert by_two["dropout on"]["loss"] == first["dropout whole"]["loss"] == first["dropout"]["loss"]
     assert furthest(first["dropout"]["loss"], alone["dropout"]["loss"]) > 1e-3  # each process draws its own
     if SHARDS:
+        assert furthest(by_one["sharded pairs half by one"]["loss"], alone["pairs"]["loss"]) < 1e-5
         assert furthest(by_one["sharded half by one"]["loss"], first["sharded muon"]["loss"]) < 1e-5
         assert furthest(by_two["more"]["loss"][:12], first["sharded muon"]["loss"]) < 1e-5 and len(by_two["more"]["loss"]) == 14
 

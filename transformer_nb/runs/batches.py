@@ -203,7 +203,9 @@ class SampledBatches:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor], taken: int) -> None:
-        "Continue from the state of a generator, whatever the number of batches taken."
+        "Continue from the state of a generator, whatever the number of batches taken. Raises ValueError for a run on other batches."
+        if "generator" not in state:
+            raise ValueError("this run began on batches: give them, or begin a new run in another directory")
         self.generator.set_state(state["generator"])
 
 # %% ../../nbs/workshop/batches.ipynb #30a0608c

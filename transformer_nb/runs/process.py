@@ -74,7 +74,7 @@ class SingleProcess:
         "The module to call in the forward pass."
         return model
 
-    def local_rows(self, tensor: Shaped[Tensor, "batch *feature"]) -> Shaped[Tensor, "row *feature"]:
+    def local_rows(self, tensor: Shaped[Tensor, "*batch"]) -> Shaped[Tensor, "*batch"]:
         "The rows of a batch that this process computes."
         return tensor
 
