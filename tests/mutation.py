@@ -20,47 +20,53 @@ MUTATIONS = """
 tokenization
     np.flatnonzero(seen) -> np.flatnonzero(seen)[::-1]  # the vocabulary begins with the last character
     ids[1:].unfold(0 -> ids[:-1].unfold(0  # no shift
-    (ids < 0) | (ids >= self.vocab_size) -> ids >= self.vocab_size + 1  # indices outside are not refused
     ids[:-1].unfold(0, block_size, 1) -> ids[:-1].unfold(0, block_size, block_size)  # windows that do not overlap
     x[:40:8].contiguous() -> x[:5].contiguous()  # another batch
-    add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
     if len(ids) and ids.min() < 0: -> if False:  # a character outside the vocabulary becomes another
     np.full(self.code_points[-1] + 2, -1) -> np.full(self.code_points[-1] + 1, -1)  # one above the vocabulary becomes its last
+    , add_special_tokens=False) -> )  # tokens that nobody wrote
+    skip_special_tokens=False -> skip_special_tokens=True  # special tokens vanish from the text
+    check_indices(ids, self.vocab_size) -> torch.as_tensor(ids)  # indices outside are not refused
+    else split_at_word_ends(text) -> else text  # merges are learned across the pieces of a text
+data.text_files
+    return sorted(path -> return list(path  # in the order of the disk
+    and not is_hidden(path) ->  # what is hidden too
+    - len(error.object) + error.start -> + error.start  # the position of a wrong byte is counted from elsewhere
+    "\\n" if i else "" -> ""  # files without a newline between
+    if is_empty: -> if False:  # an empty text
+    ("markdown", "code") -> ("markdown", "code", "raw")  # other cells of a notebook
+    encoding = "utf-8" if is_notebook else encoding -> pass  # notebooks in another encoding
     yield text[:cut] -> yield text  # what is held back comes twice
     cut = end.end() if end else length -> cut = length  # words are cut
     .*\\S(?=[ \\n]) -> .*[ \\n]  # spaces are parted from their words
-    , add_special_tokens=False) -> )  # tokens that nobody wrote
-    skip_special_tokens=False -> skip_special_tokens=True  # special tokens vanish from the text
-    token.encode() if i in special or -> token.encode() if  # special tokens are taken for letters of bytes
-    range(161, 173) -> range(161, 174)  # another letter for a byte
-    line.startswith("#version") or -> line.startswith("#") or  # merges of hash signs are lost
-    - {left + right for left, right in merges} -> - {left for left, right in merges}  # tokens that merges make are special
-    merges.append(pair) -> merges.insert(0, pair)  # merged in the wrong order
-    if sorted(vocabulary.values()) != list(range(len(vocabulary))): -> if False:  # indices with gaps
+data.token_files
+    "U8" if vocab_size <= 2**8 -> "U8" if vocab_size <= 2**8 + 1  # no room for the last token
+    tokenizer.encode(piece, start) if is_char -> tokenizer.encode(piece) if is_char  # positions inside a piece
+    islice(starts_and_pieces, ahead) -> starts_and_pieces  # all pieces are under way
+    temporary.unlink() -> pass  # half a file is left
+    if metadata["checksum"] != checksum.hexdigest(): -> if False:  # damage is not seen
+    if metadata["digest"] != digest: -> if False:  # the tokens of another text
+    given.to_json() != metadata["tokenizer"] -> False  # the tokens of another tokenizer
+    offset = 8 + int -> offset = int  # numbers begin in the header
+    self.memory_map.madvise(mmap.MADV_DONTNEED) -> pass  # nothing is given back
+    hashlib.sha256(encoding.encode()) -> hashlib.sha256()  # the same bytes in another encoding
+    if self.sizes_and_times() != self.before: -> if False:  # a text that grows
+    other.unlink() -> pass  # old tokens are kept
+    glob.escape(prefix) -> prefix  # brackets in a name
+    split_at_word_ends(reader.pieces("tokens")) -> reader.pieces("tokens")  # words are cut
+data.tokenizer_files
+    (ids < 0) | (ids >= vocab_size) -> ids >= vocab_size + 1  # indices outside are not refused
+    add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
+    if i in special or not -> if not  # special tokens are taken for the characters of bytes
+    range(161, 173) -> range(161, 174)  # another character for a byte
+    if not line.startswith("#version") -> if not line.startswith("#")  # merges of hash signs are lost
+    made = {left + right for left, right in merges} -> made = {left for left, right in merges}  # tokens that merges make are special
+    enumerate(lines if any(lines) -> enumerate(lines[::-1] if any(lines)  # merged in the wrong order
+    if sorted(vocabulary.values()) != list(range(size)): -> if False:  # indices with gaps
     if token not in vocabulary: -> if False:  # merges of another vocabulary
     tokenizer.no_truncation() -> pass  # long texts are cut
+    min_frequency=2 -> min_frequency=1  # pairs that occur once are merged
     Path(directory, "vocab.json").write_text -> (lambda *a, **k: None)  # special tokens added later are not written
-data.text_files
-    inside = sorted( -> inside = list(  # in the order of the disk
-    not any(part.startswith(".") for part in p.relative_to(path).parts) -> True  # what is hidden too
-    - len(error.object) + error.start -> + error.start  # the place of a wrong byte is counted from elsewhere
-    "\\n" if i else "" -> ""  # files without a newline between
-    if nothing: -> if False:  # an empty text
-    ("markdown", "code") -> ("markdown", "code", "raw")  # other cells of a notebook
-    encoding = "utf-8" if is_notebook else encoding -> pass  # notebooks in another encoding
-    "U8" if tokenizer.vocab_size <= 2**8 -> "U8" if tokenizer.vocab_size <= 2**8 + 1  # no room for the last token
-    tokenizer.encode(piece, start) if is_char -> tokenizer.encode(piece) if is_char  # places inside a piece
-    islice(placed, 8 * threads) -> placed  # all pieces are under way
-    temporary.unlink() -> pass  # half a file is left
-    != (digest, checksum.hexdigest()) -> != (digest, about["checksum"])  # damage is not seen
-    elif as_json(given) != about["tokenizer"]: -> elif False:  # the tokens of another tokenizer
-    offset = 8 + int -> offset = int  # numbers begin in the header
-    self.pages.madvise(mmap.MADV_DONTNEED) -> pass  # nothing is given back
-    hashlib.sha256(encoding.encode()) -> hashlib.sha256()  # the same bytes in another encoding
-    if state() != before: -> if False:  # a text that grows
-    old == path or old.unlink() -> pass  # old tokens are kept
-    glob.escape(name) -> name  # brackets in a name
-    whole_words(pieces("tokens")) -> pieces("tokens")  # words are cut
 embeddings
     vectors * self.scale -> vectors * self.scale**2  # scaled twice
     vectors if self.scale == 1.0 else vectors * self.scale -> vectors  # not scaled

@@ -176,9 +176,12 @@ def imports_of(module):
 
 WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer_norm", "multi_head_attention", "transformer", "generation", "training"]
 SEAMS = {  # what a chapter may import from behind the walk
+    "tokenization": {"data.text_files", "data.tokenizer_files"},
     "transformer": {"interpret.activations"},
     "generation": {"cpu.decoding"},
-    "training": {"runs.checkpoints", "modern.muon", "runs.distributed"},
+    "training": {
+        "config.training", "data.tokenizer_files", "inference.calls", "runs.batches", "runs.checkpoints", "runs.loop", "runs.process", "runs.trainer",
+    },
 }
 
 

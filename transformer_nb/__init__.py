@@ -3,8 +3,10 @@
 The modules are exported from the notebooks in `nbs`, one chapter each. They read best in this order, which is also the
 order of their imports: no module imports from a later one.
 
+    data.text_files        text files and notebooks -> text in pieces
+    data.tokenizer_files   tokenizer.json, vocab.json and merges.txt
     tokenization           text <-> indices; windows
-    text_files             files of any size -> indices on the disk
+    data.token_files       files of any size -> indices on the disk
     embeddings             indices -> vectors
     positional_encoding    vectors that know their place
     attention              one head, masks, `leak_test`

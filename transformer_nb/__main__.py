@@ -23,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .config.training import TrainingConfig
-from .data.text_files import encode_files
+from .data.token_files import encode_files
+from .data.tokenizer_files import AnyTokenizer
 from .generation import generate
 from .runs.checkpoints import load_checkpoint, newest_checkpoint
 from .runs.directory import read_metrics
@@ -162,7 +163,7 @@ def load_run(
     model, tokenizer, state = load_checkpoint(out)
     if tokenizer is None or state is None:
         raise ValueError(f"the checkpoint in {out} was saved without tokenizer or training state: train it anew")
-    check_language_model(out, model)
+    check_language_model(out, model, tokenizer)
     for name, value in given_options(arguments, TransformerConfig).items():
         if value != getattr(model.config, name):
             raise ValueError(f"the model in {out} has {name}={getattr(model.config, name)}, which cannot become {value}: train it anew")
@@ -170,12 +171,16 @@ def load_run(
 
 
 def check_language_model(
-    directory: str | Path,
+    directory: str | Path,  # of the checkpoint
     model: torch.nn.Module,
+    tokenizer: AnyTokenizer,
 ) -> None:
-    "Raises ValueError for a model that is no `LanguageModel`, the only kind that these commands train and sample from."
-    if not isinstance(model, LanguageModel):
-        raise ValueError(f"the checkpoint in {directory} holds a {type(model).__name__}, and a LanguageModel is needed: use the Python functions")
+    "Raises ValueError unless the model is a `LanguageModel` with a tokenizer for a text: these commands are for no other."
+    if not isinstance(model, LanguageModel) or not isinstance(tokenizer, (CharTokenizer, BPETokenizer)):
+        raise ValueError(
+            f"the checkpoint in {directory} holds a {type(model).__name__} with a {type(tokenizer).__name__}, and this command"
+            " is for a LanguageModel with a tokenizer for texts: use the functions of the package"
+        )
 
 
 def tokenizer_maker(
@@ -247,9 +252,9 @@ def generate_text(
 
     Raises ValueError for a checkpoint without a tokenizer or a language model, and for an empty prompt."""
     model, tokenizer, _ = load_checkpoint(directory)
-    check_language_model(directory, model)
     if tokenizer is None:
         raise ValueError(f"the checkpoint in {directory} has no tokenizer: save one with it")
+    check_language_model(directory, model, tokenizer)
     if not prompt:
         raise ValueError("the prompt is empty: give at least one character")
     generator = torch.Generator().manual_seed(seed)

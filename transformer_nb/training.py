@@ -19,10 +19,11 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from .config.training import OPTIMIZERS, TrainingConfig
+from .data.tokenizer_files import AnyTokenizer
 from .inference.calls import evaluation_mode
 from .runs.batches import check_repeatable, loss_of_batches
-from .runs.checkpoints import Checkpoint, Tokenizer, check_can_be_saved, load_checkpoint, save_checkpoint
-from .runs.loop import History, TrainingLoop
+from .runs.checkpoints import Checkpoint, check_can_be_saved, load_checkpoint, save_checkpoint
+from .runs.loop import History, run_loop
 from .runs.process import world_size
 from .runs.trainer import Trainer
 
@@ -205,7 +206,7 @@ def train(
     validation_ids: Integer[Tensor, "validation"] | Iterable | None = None,  # a text or batches to measure on
     on_evaluate: Callable[[History], None] | None = None,  # called at each evaluation, for a plot or a log
     directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
-    tokenizer: Tokenizer | None = None,  # saved with the model
+    tokenizer: AnyTokenizer | None = None,  # saved with the model
     resume: dict | None = None,  # `Checkpoint.training` of the run to continue
     text: str = "",  # a digest of the data: a run is not resumed on other data
 ) -> History:
@@ -231,4 +232,4 @@ def train(
     if resume is not None:
         trainer.load_state_dict(resume)
     validation_loss = None if validation_ids is None else partial(evaluate, model, validation_ids)
-    return TrainingLoop(trainer, validation_loss, on_evaluate, directory, tokenizer).run()
+    return run_loop(trainer, validation_loss, on_evaluate, directory, tokenizer)

@@ -1,1 +1,1 @@
-"""Text as files: tokenizers, texts and their tokens. Beside them lies the prose of the series."""
+"Text files, tokenizer files and token files; and `series.txt`, the prose of the series."

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from torch import nn
 
-from .checkpoints import CHECKPOINT_FILES, Tokenizer, prepare_directory, reporting_write_errors, save_checkpoint, saved_steps, sync
+from ..data.tokenizer_files import AnyTokenizer
+from .checkpoints import CHECKPOINT_FILES, prepare_directory, reporting_write_errors, save_checkpoint, saved_steps, sync
 
 # %% ../../nbs/workshop/run_directory.ipynb #bbc6c69f
 class RunDirectory:
@@ -67,7 +68,7 @@ class RunDirectory:
         self,
         step: int,  # after which the model is like this
         model: nn.Module,
-        tokenizer: Tokenizer | None,
+        tokenizer: AnyTokenizer | None,
         training: dict,
     ) -> None:
         "Write a checkpoint for this step, let its files be found in the directory itself, and remove the checkpoints that are too old."

@@ -6,6 +6,7 @@
 __all__ = ['PairInputs', 'PairTokenizer', 'pair_batch', 'PairBatches', 'average_checkpoints']
 
 # %% ../../nbs/workshop/pairs.ipynb #ba0edfc5
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..data.tokenizer_files import read_json
 from ..runs.checkpoints import load_checkpoint
-from ..tokenization import CharTokenizer
+from ..tokenization import TOKENIZERS, CharTokenizer
 from ..transformer import shift_right
 
 # %% ../../nbs/workshop/pairs.ipynb #b36d8fc2
@@ -62,6 +64,27 @@ class PairTokenizer:
         text = self.characters.decode(ids[kept] - 3)
         ends = kept.sum(dim=1).cumsum(dim=0).tolist()
         return [text[begin:end] for begin, end in zip([0, *ends], ends)]
+
+    def save(
+        self,
+        path: str | Path,
+    ) -> None:
+        "Write the characters into a JSON file."
+        Path(path).write_text(json.dumps({"pair_characters": list(self.characters.characters)}), encoding="utf-8")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,  # that `save` has written
+    ) -> "PairTokenizer":
+        "The tokenizer in a file. Raises ValueError for any other file."
+        characters = read_json(path).get("pair_characters")
+        if not isinstance(characters, list) or not all(isinstance(c, str) for c in characters):
+            raise ValueError(f"{path} is not a tokenizer of pairs: it has no list of characters")
+        return cls("".join(characters))
+
+
+TOKENIZERS["pair_characters"] = PairTokenizer
 
 # %% ../../nbs/workshop/pairs.ipynb #495bfc9d
 PairInputs = tuple[Int[Tensor, "batch source"], Int[Tensor, "batch seq"], Bool[Tensor, "batch 1 source"]]
