@@ -40,19 +40,30 @@ def add_options(
     title: str,
     skip: tuple[str, ...] = (),  # fields without an option
 ) -> None:
-    "Add an option for each field of a configuration; one that is not given is absent from the result."
+    """Add an option for each field of a configuration.
+
+    One that is not given is absent from the result.
+    """
     group = parser.add_argument_group(title)
     for f in fields(config):
         if f.name in skip:
             continue
         flag = "--" + f.name.replace("_", "-")
-        shown = "" if f.default is None else f" [{'yes' if f.default is True else 'no' if f.default is False else f.default}]"
+        shown = (
+            ""
+            if f.default is None
+            else f" [{'yes' if f.default is True else 'no' if f.default is False else f.default}]"
+        )
         help = f.metadata["help"] + shown
         if f.type in (bool, bool | None):
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help)
+            group.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help
+            )
         else:
             kind = f.type if f.type in (int, float, str) else int  # `int | None`
-            group.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=help)
+            group.add_argument(
+                flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=help
+            )
 
 
 def given_options(
@@ -60,7 +71,9 @@ def given_options(
     config: type,  # a dataclass
 ) -> dict:
     "The fields of a configuration that were given on the command line."
-    return {f.name: getattr(arguments, f.name) for f in fields(config) if hasattr(arguments, f.name)}
+    return {
+        f.name: getattr(arguments, f.name) for f in fields(config) if hasattr(arguments, f.name)
+    }
 
 # %% ../nbs/workshop/command_line.ipynb #db5bc905
 def make_parser() -> argparse.ArgumentParser:
@@ -91,7 +104,12 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Example: transformer-nb plot runs/book runs/other --out losses.png",
     )
     plot.add_argument("directories", nargs="+", metavar="DIR", help="that `train` writes to")
-    plot.add_argument("--out", default="losses.png", metavar="FILE", help="the picture: .png, .svg or .pdf [losses.png]")
+    plot.add_argument(
+        "--out",
+        default="losses.png",
+        metavar="FILE",
+        help="the picture: .png, .svg or .pdf [losses.png]",
+    )
     return parser
 
 
@@ -99,15 +117,44 @@ def add_train_options(
     train: argparse.ArgumentParser,
 ) -> None:
     "Add the options of `transformer-nb train`."
-    train.add_argument("--data", nargs="+", metavar="PATH", help="files, or directories with .txt, .md, .py and .ipynb files;"
-                       " by default the prose of the series itself")
-    train.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text files [utf-8]")
-    train.add_argument("--out", default="runs/model", metavar="DIR", help="where the checkpoint goes [runs/model]")
-    train.add_argument("--resume", action="store_true", help="go on with the run in DIR, where it saved last")
-    train.add_argument("--overwrite", action="store_true", help="replace the checkpoint in DIR, if there is one")
-    train.add_argument("--tokenizer", choices=("char", "bpe"), default="char", help="one token per character, or byte pairs [char]")
-    train.add_argument("--bpe-vocab-size", type=int, default=512, metavar="INT", help="tokens of the byte-pair tokenizer [512]")
-    train.add_argument("--preset", choices=sorted(PRESETS), default="modern", help="where the options of model and training start [modern]")
+    train.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="files, or directories with .txt, .md, .py and .ipynb files;"
+        " by default the prose of the series itself",
+    )
+    train.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="of the text files [utf-8]"
+    )
+    train.add_argument(
+        "--out", default="runs/model", metavar="DIR", help="where the checkpoint goes [runs/model]"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR, where it saved last"
+    )
+    train.add_argument(
+        "--overwrite", action="store_true", help="replace the checkpoint in DIR, if there is one"
+    )
+    train.add_argument(
+        "--tokenizer",
+        choices=("char", "bpe"),
+        default="char",
+        help="one token per character, or byte pairs [char]",
+    )
+    train.add_argument(
+        "--bpe-vocab-size",
+        type=int,
+        default=512,
+        metavar="INT",
+        help="tokens of the byte-pair tokenizer [512]",
+    )
+    train.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="modern",
+        help="where the options of model and training start [modern]",
+    )
     add_options(train, TrainingConfig, "training")
     add_options(train, TransformerConfig, "model", skip=("vocab_size",))
 
@@ -117,33 +164,67 @@ def add_generate_options(
 ) -> None:
     "Add the options of `transformer-nb generate`."
     generate.add_argument("directory", metavar="DIR", help="that `train` has written")
-    generate.add_argument("--prompt", required=True, metavar="TEXT", help="what to continue; at least one character")
-    generate.add_argument("--max-new-tokens", type=int, default=300, metavar="N", help="how many tokens to write [300]")
-    generate.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is certain, 1 as trained, more is wilder [0.8]")
-    generate.add_argument("--top-k", type=int, metavar="K", help="draw among the K most probable tokens")
-    generate.add_argument("--top-p", type=float, metavar="P", help="draw among the fewest tokens that have probability P")
-    generate.add_argument("--seed", type=int, default=0, metavar="N", help="where random numbers start [0]")
+    generate.add_argument(
+        "--prompt", required=True, metavar="TEXT", help="what to continue; at least one character"
+    )
+    generate.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=300,
+        metavar="N",
+        help="how many tokens to write [300]",
+    )
+    generate.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="0 is certain, 1 as trained, more is wilder [0.8]",
+    )
+    generate.add_argument(
+        "--top-k", type=int, metavar="K", help="draw among the K most probable tokens"
+    )
+    generate.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="draw among the fewest tokens that have probability P",
+    )
+    generate.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="where random numbers start [0]"
+    )
 
 # %% ../nbs/workshop/command_line.ipynb #e6fa3539
 def run_training(
     arguments: argparse.Namespace,
 ) -> None:
-    "What `transformer-nb train` does. Raises ValueError or OSError for options, texts and directories that do not go together."
+    """What `transformer-nb train` does.
+
+    Raises ValueError or OSError for options, texts and directories that do not go together.
+    """
     out = Path(arguments.out)
     found = newest_checkpoint(out)
     if found and not arguments.resume and not arguments.overwrite:
-        raise FileExistsError(f"{out} holds a checkpoint: go on with --resume, replace it with --overwrite, or choose another --out")
+        raise FileExistsError(
+            f"{out} holds a checkpoint: go on with --resume, replace it with --overwrite, or choose another --out"
+        )
     if arguments.resume and not found:
         print(f"nothing to go on with in {out} yet: a new run begins")
-    model, tokenizer, state = load_run(out, arguments) if arguments.resume and found else (None, None, None)
+    model, tokenizer, state = (
+        load_run(out, arguments) if arguments.resume and found else (None, None, None)
+    )
     if state is None:
         config = TrainingConfig.preset(arguments.preset, **given_options(arguments, TrainingConfig))
     else:
         config = TrainingConfig(**{**state["config"], **given_options(arguments, TrainingConfig)})
-    all_ids, tokenizer, digest, release = read_data(arguments.data, arguments.encoding, tokenizer or tokenizer_maker(arguments))
+    all_ids, tokenizer, digest, release = read_data(
+        arguments.data, arguments.encoding, tokenizer or tokenizer_maker(arguments)
+    )
     ids, validation_ids = split_text(all_ids)
     model = make_model(arguments, tokenizer.vocab_size, config.seed) if model is None else model
-    print(f"text: {len(ids):,} tokens to train on, {len(validation_ids):,} held back, {tokenizer.vocab_size} different")
+    print(
+        f"text: {len(ids):,} tokens to train on, {len(validation_ids):,} held back, {tokenizer.vocab_size} different"
+    )
     print(f"model: {count_parameters(model):,} parameters")
 
     def report(history: History) -> None:
@@ -159,14 +240,21 @@ def load_run(
     out: Path,
     arguments: argparse.Namespace,
 ) -> tuple[LanguageModel, CharTokenizer | BPETokenizer, dict]:
-    "Model, tokenizer and training state of a run. Raises ValueError where it cannot be resumed with these arguments."
+    """Model, tokenizer and training state of a run.
+
+    Raises ValueError where it cannot be resumed with these arguments.
+    """
     model, tokenizer, state = load_checkpoint(out)
     if tokenizer is None or state is None:
-        raise ValueError(f"the checkpoint in {out} was saved without tokenizer or training state: train it anew")
+        raise ValueError(
+            f"the checkpoint in {out} was saved without tokenizer or training state: train it anew"
+        )
     check_language_model(out, model, tokenizer)
     for name, value in given_options(arguments, TransformerConfig).items():
         if value != getattr(model.config, name):
-            raise ValueError(f"the model in {out} has {name}={getattr(model.config, name)}, which cannot become {value}: train it anew")
+            raise ValueError(
+                f"the model in {out} has {name}={getattr(model.config, name)}, which cannot become {value}: train it anew"
+            )
     return model, tokenizer, state
 
 
@@ -176,7 +264,9 @@ def check_language_model(
     tokenizer: AnyTokenizer,
 ) -> None:
     "Raises ValueError unless the model is a `LanguageModel` with a tokenizer for a text: these commands are for no other."
-    if not isinstance(model, LanguageModel) or not isinstance(tokenizer, (CharTokenizer, BPETokenizer)):
+    if not isinstance(model, LanguageModel) or not isinstance(
+        tokenizer, (CharTokenizer, BPETokenizer)
+    ):
         raise ValueError(
             f"the checkpoint in {directory} holds a {type(model).__name__} with a {type(tokenizer).__name__}, and this command"
             " is for a LanguageModel with a tokenizer for texts: use the functions of the package"
@@ -210,18 +300,25 @@ def report_end(
 ) -> None:
     "Print how a run ended and, unless it was interrupted, what the model writes."
     if history.interrupted:
-        print(f"stopped after step {history.steps_done}; the checkpoint in {out} is complete: go on with --resume")
+        print(
+            f"stopped after step {history.steps_done}; the checkpoint in {out} is complete: go on with --resume"
+        )
         return
     if history.steps_done < history.steps:
         best = history.evaluated[history.best]
-        print(f"stopped after step {history.steps_done}: no loss was lower than that of step {best}, whose model is in {out / 'best'}")
+        print(
+            f"stopped after step {history.steps_done}: no loss was lower than that of step {best}, whose model is in {out / 'best'}"
+        )
     print(f"{history.seconds:.0f} seconds of training; the model is in {out}. It writes:\n")
     prompt = beginning[:16].split("\n")[0] or beginning[:1]
     print(generate_text(out, prompt, max_new_tokens=400))
 
 
 def is_main_process() -> bool:
-    "Whether this process is the one that prints; the others of a run that `torchrun` has started are silent."
+    """Whether this process is the one that prints.
+
+    The others of a run that `torchrun` has started are silent.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -236,7 +333,12 @@ def read_data(
         return text.ids, text.tokenizer, text.digest, text.release
     corpus = series_corpus()
     tokenizer = tokenizer(corpus) if callable(tokenizer) else tokenizer
-    return tokenizer.encode(corpus), tokenizer, hashlib.sha256(corpus.encode()).hexdigest(), lambda: None
+    return (
+        tokenizer.encode(corpus),
+        tokenizer,
+        hashlib.sha256(corpus.encode()).hexdigest(),
+        lambda: None,
+    )
 
 # %% ../nbs/workshop/command_line.ipynb #c73055a0
 def generate_text(
@@ -250,7 +352,9 @@ def generate_text(
 ) -> str:
     """The prompt and what the model in a checkpoint writes after it.
 
-    Raises ValueError for a checkpoint without a tokenizer or a language model, and for an empty prompt."""
+    Raises ValueError for a checkpoint without a tokenizer or a language model, and for an empty
+    prompt.
+    """
     model, tokenizer, _ = load_checkpoint(directory)
     if tokenizer is None:
         raise ValueError(f"the checkpoint in {directory} has no tokenizer: save one with it")
@@ -259,7 +363,13 @@ def generate_text(
         raise ValueError("the prompt is empty: give at least one character")
     generator = torch.Generator().manual_seed(seed)
     ids = generate(
-        model, tokenizer.encode(prompt), max_new_tokens, temperature, top_k, top_p, generator=generator
+        model,
+        tokenizer.encode(prompt),
+        max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        generator=generator,
     )
     return tokenizer.decode(ids)
 
@@ -268,17 +378,27 @@ def plot_runs(
     directories: list[str | Path],  # of runs
     out: str | Path,  # the file of the picture
 ) -> None:
-    "Draw the losses of runs against their steps: training as a line, validation with marks. Raises ValueError for a file that cannot be written."
+    """Draw the losses of runs against their steps: training as a line, validation with marks.
+
+    Raises ValueError for a file that cannot be written.
+    """
     from matplotlib.figure import Figure
 
     runs = {directory: list(read_metrics(directory)) for directory in directories}
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     ax = figure.subplots()
     for i, (directory, rows) in enumerate(runs.items()):
-        for key, style in (("loss", dict(alpha=0.5, linewidth=1)), ("validation_loss", dict(marker="o", markersize=4, label=str(directory)))):
-            points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
+        for key, style in (
+            ("loss", dict(alpha=0.5, linewidth=1)),
+            ("validation_loss", dict(marker="o", markersize=4, label=str(directory))),
+        ):
+            points = [
+                (row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))
+            ]
             ax.plot(*zip(*points), color=f"C{i}", **style) if points else None
-    ax.set(xlabel="step", ylabel="loss (nats per token)", title="thin: training, marked: validation")
+    ax.set(
+        xlabel="step", ylabel="loss (nats per token)", title="thin: training, marked: validation"
+    )
     ax.legend()
     try:
         figure.savefig(out, dpi=120)
@@ -290,7 +410,11 @@ def plot_runs(
 def main(
     argv: list[str] | None = None,  # the arguments; by default those of the process
 ) -> int:
-    "Run a command; returns the exit status: 0, or 2 for an error that the user can correct, printed in one line, or 130 after Ctrl-C."
+    """Run a command.
+
+    Returns the exit status: 0, or 2 for an error that the user can correct, printed in one line, or
+    130 after Ctrl-C.
+    """
     arguments = make_parser().parse_args(argv)
     try:
         options = vars(arguments)
@@ -302,7 +426,9 @@ def main(
             plot_runs(**options)
         else:
             print(generate_text(**options))
-    except ConnectionError as error:  # left alone by the other processes, whose lines may break while this one tidies up
+    except (
+        ConnectionError
+    ) as error:  # left alone by the other processes, whose lines may break while this one tidies up
         print(f"transformer-nb: {error}", file=sys.stderr)
         sys.stdout.flush()
         os._exit(2)

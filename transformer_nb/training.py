@@ -22,7 +22,12 @@ from .config.training import OPTIMIZERS, TrainingConfig
 from .data.tokenizer_files import AnyTokenizer
 from .inference.calls import evaluation_mode
 from .runs.batches import check_repeatable, loss_of_batches
-from .runs.checkpoints import Checkpoint, check_can_be_saved, load_checkpoint, save_checkpoint
+from transformer_nb.runs.checkpoints import (
+    Checkpoint,
+    check_can_be_saved,
+    load_checkpoint,
+    save_checkpoint,
+)
 from .runs.loop import History, run_loop
 from .runs.process import world_size
 from .runs.trainer import Trainer
@@ -35,7 +40,8 @@ def split_text(
 ) -> tuple[Integer[Tensor, "train"], Integer[Tensor, "validation"]]:
     """The beginning of a text for training and its end for validation; cut windows afterwards, never before.
 
-    Raises ValueError for a fraction that is not between 0 and 1."""
+    Raises ValueError for a fraction that is not between 0 and 1.
+    """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
     cut = len(ids) - min(int(len(ids) * fraction), at_most)
@@ -48,7 +54,10 @@ def sample_batch(
     batch_size: int,  # B
     generator: torch.Generator,  # that draws the positions
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
-    "Windows x from random positions of a text, and y, the token after each of x; one lookup gathers all of them."
+    """Windows x from random positions of a text, and y, the token after each of x.
+
+    One lookup gathers all of them.
+    """
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[(starts + torch.arange(block_size + 1)).to(ids.device)].long()  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
@@ -62,7 +71,8 @@ def ngram_probabilities(
 ) -> list[list[float]]:
     """For each order from 1, the probability of each character of a text, from counts.
 
-    Each order falls back on the order below it (absolute discounting; Ney, Essen and Kneser, 1994)."""
+    Each order falls back on the order below it (absolute discounting; Ney, Essen and Kneser, 1994).
+    """
     both, cut = train + text, len(train)
     p, result = [1 / vocab_size] * len(text), []
     for n in range(1, max_order + 1):
@@ -110,12 +120,22 @@ def make_adamw(
     parameters: Iterable[nn.Parameter],
     config: TrainingConfig,
 ) -> torch.optim.AdamW:
-    "AdamW (Loshchilov and Hutter, 2019) in one fused kernel; weight decay is for matrices, not for gains and biases."
+    """AdamW (Loshchilov and Hutter, 2019) in one fused kernel.
+
+    Weight decay is for matrices, not for gains and biases.
+    """
     parameters = list(parameters)
-    matrices, vectors = [p for p in parameters if p.dim() >= 2], [p for p in parameters if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    matrices, vectors = [p for p in parameters if p.dim() >= 2], [
+        p for p in parameters if p.dim() < 2
+    ]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), eps=config.eps, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=(0.9, config.beta2), eps=config.eps, fused=True
+    )
 
 
 OPTIMIZERS["adamw"] = lambda model, config: [make_adamw(model.parameters(), config)]
@@ -134,34 +154,47 @@ def loss_by_position(
     model: nn.Module,  # a `LanguageModel`
     ids: Integer[Tensor, "validation"],
     batch_size: int = 64,
-    stride: int | None = None,  # tokens between the starts of two windows; by default they do not overlap
+    stride: (
+        int | None
+    ) = None,  # tokens between the starts of two windows; by default they do not overlap
 ) -> Float[Tensor, "seq"]:
     """The mean loss in nats at each position of the window, over the windows of a text.
 
-    Raises ValueError for a text of fewer than 2 tokens."""
+    Raises ValueError for a text of fewer than 2 tokens.
+    """
     length = min(model.config.block_size, len(ids) - 1)
     if length < 1:
         raise ValueError(f"a text needs at least 2 tokens to be predicted, got {len(ids)}")
     device = next(model.parameters()).device
     x, y = (part.unfold(0, length, stride or length) for part in (ids[:-1], ids[1:]))
-    total = torch.zeros(length, device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
+    total = torch.zeros(
+        length, device=device, dtype=torch.float64 if device.type != "mps" else torch.float32
+    )
     with evaluation_mode(model):
         for i in range(0, len(x), batch_size):
             logits = model(x[i : i + batch_size].to(device).long())
-            loss = F.cross_entropy(logits.transpose(1, 2).float(), y[i : i + batch_size].to(device).long(), reduction="none")
+            loss = F.cross_entropy(
+                logits.transpose(1, 2).float(),
+                y[i : i + batch_size].to(device).long(),
+                reduction="none",
+            )
             total += loss.sum(0)
     return (total / len(x)).float().cpu()
 
 
 def evaluate(
     model: nn.Module,
-    ids: Integer[Tensor, "validation"] | Iterable,  # a text, or batches (inputs, targets) or (inputs, targets, mask)
+    ids: (
+        Integer[Tensor, "validation"] | Iterable
+    ),  # a text, or batches (inputs, targets) or (inputs, targets, mask)
     batch_size: int = 64,  # windows at a time
 ) -> float:
     """The mean loss in nats per token, without dropout and label smoothing.
 
-    Of a text, each token is predicted once, from its window; a rest shorter than a window is left out. Of batches, each target
-    that counts weighs the same. Raises ValueError where there is nothing to predict."""
+    Of a text, each token is predicted once, from its window; a rest shorter than a window is left
+    out. Of batches, each target that counts weighs the same. Raises ValueError where there is
+    nothing to predict.
+    """
     if isinstance(ids, Tensor):
         return loss_by_position(model, ids, batch_size).mean().item()
     return loss_of_batches(model, ids)
@@ -173,7 +206,10 @@ def make_trainer(
     config: TrainingConfig,
     text: str = "",  # a digest of the data: a run is not resumed on other data
 ) -> Trainer:
-    "What `train` takes its steps with. Raises ValueError for data, a model and a configuration that do not go together."
+    """What `train` takes its steps with.
+
+    Raises ValueError for data, a model and a configuration that do not go together.
+    """
     if isinstance(ids, Tensor):
         check_windows(model, ids, config)
         ids = partial(sample_batch, ids, model.config.block_size, config.batch_size)
@@ -188,23 +224,33 @@ def check_windows(
     "Raises ValueError where a model cannot learn from windows of a text, or a batch of them cannot be cut into equal parts."
     block_size, parts = model.config.block_size, config.grad_accumulation_steps
     if not getattr(model, "is_causal", True):
-        raise ValueError("a model that sees both sides sees the next token too, and learns only to copy it: give a causal model, or batches of your own")
+        raise ValueError(
+            "a model that sees both sides sees the next token too, and learns only to copy it: give a causal model, or batches of your own"
+        )
     if len(ids) <= block_size:
         raise ValueError(
             f"a window of {block_size} tokens and its next token need {block_size + 1} tokens,"
             f" got a text of {len(ids)}: give a longer text or a smaller block_size"
         )
     if config.batch_size % (world_size() * parts):
-        factors = [f"{world_size()} processes"] * (world_size() > 1) + [f"grad_accumulation_steps={parts}"] * (parts > 1)
-        raise ValueError(f"batch_size must be divisible by {' times '.join(factors)}, got {config.batch_size}")
+        factors = [f"{world_size()} processes"] * (world_size() > 1) + [
+            f"grad_accumulation_steps={parts}"
+        ] * (parts > 1)
+        raise ValueError(
+            f"batch_size must be divisible by {' times '.join(factors)}, got {config.batch_size}"
+        )
 
 # %% ../nbs/08_training.ipynb #ac2e6d3f
 def train(
     model: nn.Module,  # trained in place
     ids: Integer[Tensor, "train"] | Iterable,  # a text as token ids, or batches
     config: TrainingConfig,
-    validation_ids: Integer[Tensor, "validation"] | Iterable | None = None,  # a text or batches to measure on
-    on_evaluate: Callable[[History], None] | None = None,  # called at each evaluation, for a plot or a log
+    validation_ids: (
+        Integer[Tensor, "validation"] | Iterable | None
+    ) = None,  # a text or batches to measure on
+    on_evaluate: (
+        Callable[[History], None] | None
+    ) = None,  # called at each evaluation, for a plot or a log
     directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
     tokenizer: AnyTokenizer | None = None,  # saved with the model
     resume: dict | None = None,  # `Checkpoint.training` of the run to continue
@@ -212,18 +258,23 @@ def train(
 ) -> History:
     """Train a model, and return what was measured. Ctrl-C ends the run after its step, evaluated and saved like any other.
 
-    `ids` are token ids, from which windows for a `LanguageModel` are drawn, or an iterable of batches for any model: a list, a
-    `DataLoader`, a class of your own. A batch is `(inputs, targets)` or `(inputs, targets, mask)`. The model is called as
-    `model(*inputs)`, inputs a tensor or a tuple of tensors, and returns logits (B, T, V); targets are (B, T), and the mask (B, T)
-    is True where a target counts. The loss is the mean over all targets that count, whatever `grad_accumulation_steps` and the
-    number of processes are. An iterable is read again for each epoch, an iterator only once. With several processes (`torchrun`)
-    each is given the same batches, and computes its rows.
+    `ids` are token ids, from which windows for a `LanguageModel` are drawn, or an iterable of
+    batches for any model: a list, a `DataLoader`, a class of your own. A batch is `(inputs,
+    targets)` or `(inputs, targets, mask)`. The model is called as `model(*inputs)`, inputs a tensor
+    or a tuple of tensors, and returns logits (B, T, V); targets are (B, T), and the mask (B, T) is
+    True where a target counts. The loss is the mean over all targets that count, whatever
+    `grad_accumulation_steps` and the number of processes are. An iterable is read again for each
+    epoch, an iterator only once. With several processes (`torchrun`) each is given the same
+    batches, and computes its rows.
 
-    To resume, load the model and its training state by `load_checkpoint`, and give the same data: the batches that were taken are
-    read again and skipped. Give a `DataLoader` that has a generator of its own anew, with the same seed.
+    To resume, load the model and its training state by `load_checkpoint`, and give the same data:
+    the batches that were taken are read again and skipped. Give a `DataLoader` that has a generator
+    of its own anew, with the same seed.
 
-    Raises ValueError, in one line, for data, a model or a configuration that do not go together, and for a model that cannot be
-    saved to `directory`; OSError where nothing can be written; FloatingPointError where the loss is not finite or has exploded."""
+    Raises ValueError, in one line, for data, a model or a configuration that do not go together,
+    and for a model that cannot be saved to `directory`; OSError where nothing can be written;
+    FloatingPointError where the loss is not finite or has exploded.
+    """
     if directory is not None:
         check_can_be_saved(model)
     if validation_ids is not None:

@@ -14,7 +14,9 @@ from .fields import check_choices, check_integers, check_numbers, config_field
 # %% ../../nbs/workshop/training_configuration.ipynb #5f14ed16
 SCHEDULES = ("cosine", "linear", "noam", "constant")
 PRECISIONS = ("float32", "bf16")
-OPTIMIZERS: dict[str, Callable] = {}  # from a name to a function of model and config that returns a list of optimizers
+OPTIMIZERS: dict[str, Callable] = (
+    {}
+)  # from a name to a function of model and config that returns a list of optimizers
 RECIPES: dict[str, dict] = {
     "modern": dict(  # chapter 12 measures what each of these is worth
         optimizer="muon",
@@ -31,46 +33,78 @@ RECIPES: dict[str, dict] = {
 # %% ../../nbs/workshop/training_configuration.ipynb #fce3c4eb
 @dataclass
 class TrainingConfig:
-    "How a model is trained. Raises ValueError for a value that makes no sense; the message names the field."
+    """How a model is trained.
+
+    Raises ValueError for a value that makes no sense; the message names the field.
+    """
 
     steps: int = config_field(1000, "number of training steps")
     batch_size: int = config_field(16, "windows in a batch, where batches are drawn from token ids")
     learning_rate: float = config_field(2e-3, "highest learning rate")
     warmup_steps: int = config_field(100, "steps in which the learning rate grows to its highest")
     schedule: str = config_field(
-        "cosine", "after the warm-up: cosine or linear decay, noam (the paper's 1/sqrt(step)), or constant"
+        "cosine",
+        "after the warm-up: cosine or linear decay, noam (the paper's 1/sqrt(step)), or constant",
     )
-    final_lr_factor: float = config_field(0.1, "where cosine and linear decay end, as a part of the highest rate")
-    optimizer: str = config_field("adamw", "adamw, or muon for the matrices of the layers and adamw for the rest")
+    final_lr_factor: float = config_field(
+        0.1, "where cosine and linear decay end, as a part of the highest rate"
+    )
+    optimizer: str = config_field(
+        "adamw", "adamw, or muon for the matrices of the layers and adamw for the rest"
+    )
     muon_learning_rate: float = config_field(1e-2, "highest learning rate of muon")
     weight_decay: float = config_field(0.1, "how strongly matrices are pulled towards zero")
     beta2: float = config_field(0.99, "decay rate of AdamW's mean of squared gradients")
     eps: float = config_field(1e-8, "added to the divisor in AdamW")
-    label_smoothing: float = config_field(0.0, "part of the probability that the loss asks for on all tokens alike")
+    label_smoothing: float = config_field(
+        0.0, "part of the probability that the loss asks for on all tokens alike"
+    )
     grad_clip: float = config_field(1.0, "largest norm of the gradient; 0 for no limit")
     eval_every: int = config_field(100, "steps between two evaluations on the validation data")
     save_every: int = config_field(100, "steps between two checkpoints; 0 for one at the end")
     keep_checkpoints: int = config_field(1, "how many of the newest checkpoints stay")
     patience: int = config_field(
-        0, "evaluations without a new lowest validation loss after which a run ends; 0 for no early end"
+        0,
+        "evaluations without a new lowest validation loss after which a run ends; 0 for no early end",
     )
     grad_accumulation_steps: int = config_field(
-        1, "parts in which a batch goes through the model, so that it fits into memory; the numbers are the same"
+        1,
+        "parts in which a batch goes through the model, so that it fits into memory; the numbers are the same",
     )
     shard: bool = config_field(
-        False, "with several processes: each keeps only its part of weights, gradients and optimizer state"
+        False,
+        "with several processes: each keeps only its part of weights, gradients and optimizer state",
     )
     seed: int = config_field(0, "where all random numbers start")
-    precision: str = config_field("float32", "float32, or bf16 for products and activations in bfloat16")
+    precision: str = config_field(
+        "float32", "float32, or bf16 for products and activations in bfloat16"
+    )
     compile: bool = config_field(
-        False, "compile the model first: half a minute that only long runs earn back, and not on every machine"
+        False,
+        "compile the model first: half a minute that only long runs earn back, and not on every machine",
     )
     device: str = config_field("auto", "cpu, cuda, mps, or auto for the fastest that is available")
 
     def __post_init__(self):
-        check_integers(self, steps=1, batch_size=1, warmup_steps=0, eval_every=1, save_every=0, keep_checkpoints=1)
+        check_integers(
+            self,
+            steps=1,
+            batch_size=1,
+            warmup_steps=0,
+            eval_every=1,
+            save_every=0,
+            keep_checkpoints=1,
+        )
         check_integers(self, patience=0, grad_accumulation_steps=1)
-        check_numbers(self, "learning_rate", "muon_learning_rate", "final_lr_factor", "weight_decay", "eps", "grad_clip")
+        check_numbers(
+            self,
+            "learning_rate",
+            "muon_learning_rate",
+            "final_lr_factor",
+            "weight_decay",
+            "eps",
+            "grad_clip",
+        )
         check_numbers(self, "beta2", "label_smoothing", below=1)
         check_choices(self, schedule=SCHEDULES, optimizer=OPTIMIZERS, precision=PRECISIONS)
 
@@ -80,5 +114,8 @@ class TrainingConfig:
         name: str,  # of a model preset, as in `TransformerConfig.preset`
         **options: object,  # fields that differ from it
     ) -> "TrainingConfig":
-        "The configuration that goes with a model preset, some fields replaced; the defaults where the preset has no recipe."
+        """The configuration that goes with a model preset, some fields replaced.
+
+        The defaults where the preset has no recipe.
+        """
         return cls(**{**RECIPES.get(name, {}), **options})

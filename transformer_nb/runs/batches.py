@@ -26,7 +26,9 @@ class Batch(NamedTuple):
 
     inputs: tuple[Tensor, ...]  # the arguments that the model is called with
     targets: Int[Tensor, "batch seq"]  # the token to predict at each position
-    mask: Bool[Tensor, "batch seq"] | None = None  # True where a target counts; None where all of them do
+    mask: Bool[Tensor, "batch seq"] | None = (
+        None  # True where a target counts; None where all of them do
+    )
 
 
 def count_targets(
@@ -49,16 +51,28 @@ def as_batch(
     given: object,  # (inputs, targets) or (inputs, targets, mask); inputs are a tensor or a tuple of tensors
     number: int,  # of the batch, counted from 1, for the message
 ) -> Batch:
-    "The given tuple as a `Batch`. Raises ValueError for anything else, and for a batch in which no target counts."
+    """The given tuple as a `Batch`.
+
+    Raises ValueError for anything else, and for a batch in which no target counts.
+    """
     form = f"batch {number} must be (inputs, targets) or (inputs, targets, mask), inputs a tensor or a tuple of tensors"
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise ValueError(f"{form}, got {describe(given)}")
     inputs, targets, mask = (*given, None)[:3]
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    if not inputs or not all(isinstance(x, Tensor) for x in (*inputs, targets, *([] if mask is None else [mask]))):
+    if not inputs or not all(
+        isinstance(x, Tensor) for x in (*inputs, targets, *([] if mask is None else [mask]))
+    ):
         raise ValueError(f"{form}, got {describe(given)}")
-    if targets.dim() != 2 or targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise ValueError(f"the targets of batch {number} must be token ids (B, T), got {describe(targets)}")
+    if (
+        targets.dim() != 2
+        or targets.is_floating_point()
+        or targets.is_complex()
+        or targets.dtype == torch.bool
+    ):
+        raise ValueError(
+            f"the targets of batch {number} must be token ids (B, T), got {describe(targets)}"
+        )
     if mask is not None and (mask.dtype != torch.bool or mask.shape != targets.shape):
         raise ValueError(
             f"the mask of batch {number} must be boolean and of the shape of its targets {tuple(targets.shape)},"
@@ -106,15 +120,26 @@ def cross_entropy(
 ) -> Float[Tensor, ""]:
     """The cross-entropy of a batch in nats, at least in float32.
 
-    Raises ValueError where the logits do not fit the targets."""
-    if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != batch.targets.shape:
+    Raises ValueError where the logits do not fit the targets.
+    """
+    if (
+        not isinstance(logits, Tensor)
+        or logits.dim() != 3
+        or logits.shape[:2] != batch.targets.shape
+    ):
         raise ValueError(
             f"for targets of shape {tuple(batch.targets.shape)} the model must return logits (B, T, V) with the same B and T,"
             f" got {describe(logits)}"
         )
-    targets = batch.targets if batch.mask is None else batch.targets.masked_fill(~batch.mask, NOT_COUNTED)
-    logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))  # (B, T, V) -> (B T, V)
-    return F.cross_entropy(logits, targets.flatten(), reduction=reduction, label_smoothing=label_smoothing)
+    targets = (
+        batch.targets if batch.mask is None else batch.targets.masked_fill(~batch.mask, NOT_COUNTED)
+    )
+    logits = logits.flatten(0, 1).to(
+        torch.promote_types(logits.dtype, torch.float32)
+    )  # (B, T, V) -> (B T, V)
+    return F.cross_entropy(
+        logits, targets.flatten(), reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def part_reduction(
@@ -132,7 +157,10 @@ def split_batch(
     batch: Batch,
     parts: int,
 ) -> list[Batch]:
-    "The batch in parts, whose numbers of rows differ by at most one; each tensor is cut along its first axis."
+    """The batch in parts, whose numbers of rows differ by at most one.
+
+    Each tensor is cut along its first axis.
+    """
     if parts == 1:
         return [batch]
     inputs = zip(*(x.tensor_split(parts) for x in batch.inputs))
@@ -162,7 +190,9 @@ def batch_digest(
     digest = hashlib.sha256()
     for tensor in (*batch.inputs, batch.targets, *([] if batch.mask is None else [batch.mask])):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 # %% ../../nbs/workshop/batches.ipynb #f408a719
@@ -203,9 +233,14 @@ class SampledBatches:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor], taken: int) -> None:
-        "Continue from the state of a generator, whatever the number of batches taken. Raises ValueError for a run on other batches."
+        """Continue from the state of a generator, whatever the number of batches taken.
+
+        Raises ValueError for a run on other batches.
+        """
         if "generator" not in state:
-            raise ValueError("this run began on batches: give them, or begin a new run in another directory")
+            raise ValueError(
+                "this run began on batches: give them, or begin a new run in another directory"
+            )
         self.generator.set_state(state["generator"])
 
 # %% ../../nbs/workshop/batches.ipynb #30a0608c
@@ -218,7 +253,9 @@ class RepeatedBatches:
         seed: int,  # of the global random state while it is read
     ):
         if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
-            raise ValueError(f"give token ids as a tensor, or an iterable of batches, got {describe(batches)}")
+            raise ValueError(
+                f"give token ids as a tensor, or an iterable of batches, got {describe(batches)}"
+            )
         self.batches, self.seed = batches, seed
         self.restart()
 
@@ -230,7 +267,8 @@ class RepeatedBatches:
     def next_batch(self) -> Batch:
         """The next batch; after the last one, the first of the next epoch.
 
-        Raises ValueError where the iterable gives no batch, or something that is none."""
+        Raises ValueError where the iterable gives no batch, or something that is none.
+        """
         with random_state_of(self.generator):
             given = self.read()
         return as_batch(given, self.taken)
@@ -244,7 +282,9 @@ class RepeatedBatches:
             given = next(self.iterator, end)
         if given is end:
             how = f"the batches ended after {self.taken}, and more steps are to be taken: an iterator can be read only once;"
-            raise ValueError(f"{how if self.taken else 'there is no batch in the iterable:'} give a list, a DataLoader, or another iterable with batches")
+            raise ValueError(
+                f"{how if self.taken else 'there is no batch in the iterable:'} give a list, a DataLoader, or another iterable with batches"
+            )
         self.taken += 1
         return given
 
@@ -253,9 +293,14 @@ class RepeatedBatches:
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor], taken: int) -> None:
-        "Read and drop batches until so many are taken. Raises ValueError for the state of a run on token ids."
+        """Read and drop batches until so many are taken.
+
+        Raises ValueError for the state of a run on token ids.
+        """
         if "generator" in state:
-            raise ValueError("this run began on token ids: give them, or begin a new run in another directory")
+            raise ValueError(
+                "this run began on token ids: give them, or begin a new run in another directory"
+            )
         if taken < self.taken:
             self.restart()
         with random_state_of(self.generator):
@@ -277,7 +322,9 @@ def check_repeatable(
 ) -> None:
     "Raises ValueError for an iterator, which could be read for one evaluation only."
     if isinstance(batches, Iterator):
-        raise ValueError(f"validation batches are read at each evaluation, and a {type(batches).__name__} can be read only once: give a list or a DataLoader")
+        raise ValueError(
+            f"validation batches are read at each evaluation, and a {type(batches).__name__} can be read only once: give a list or a DataLoader"
+        )
 
 
 @torch.no_grad()
@@ -285,7 +332,10 @@ def loss_of_batches(
     model: nn.Module,
     batches: Iterable,  # of (inputs, targets) or (inputs, targets, mask)
 ) -> float:
-    "The mean cross-entropy in nats over all counted targets of all batches, in evaluation mode. Raises ValueError where there is none."
+    """The mean cross-entropy in nats over all counted targets of all batches, in evaluation mode.
+
+    Raises ValueError where there is none.
+    """
     device, total, count = next(model.parameters()).device, 0.0, 0
     with evaluation_mode(model), random_state_of(torch.Generator().manual_seed(0)):
         for number, given in enumerate(batches, 1):

@@ -36,10 +36,12 @@ class Checkpoint(NamedTuple):
     training: dict | None  # for `train(..., resume=...)`: plain values, and "tensors" by name
 
 
-MODELS: dict[str, tuple[type, type]] = {  # what can be saved: by the name of a class, the class and that of its configuration
-    "LanguageModel": (LanguageModel, TransformerConfig),
-    "EncoderDecoder": (EncoderDecoder, TransformerConfig),
-}
+MODELS: dict[str, tuple[type, type]] = (
+    {  # what can be saved: by the name of a class, the class and that of its configuration
+        "LanguageModel": (LanguageModel, TransformerConfig),
+        "EncoderDecoder": (EncoderDecoder, TransformerConfig),
+    }
+)
 CHECKPOINT_FILES = {"model.safetensors", "config.json", "tokenizer.json", "training.safetensors"}
 RUN_FILES = {"metrics.jsonl", "tensorboard", "best", "best.old"}  # beside the checkpoints of a run
 
@@ -53,7 +55,11 @@ def write_files(
     "Write the files of a checkpoint, and wait until they are on the disk."
     save_model(model, str(directory / "model.safetensors"))
     config, *target = map(asdict, model_configs(model))
-    config = {"model": type(model).__name__, **config, **({"target_config": target[0]} if target else {})}
+    config = {
+        "model": type(model).__name__,
+        **config,
+        **({"target_config": target[0]} if target else {}),
+    }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save(directory / "tokenizer.json")
@@ -93,14 +99,18 @@ def save_checkpoint(
 ) -> None:
     """Write weights, configuration, tokenizer and training state to a new directory, then rename it to its name.
 
-    Raises ValueError for a model that could not be loaded again, FloatingPointError for weights that are not finite, and
-    OSError where nothing can be written; whatever was there before stays whole."""
+    Raises ValueError for a model that could not be loaded again, FloatingPointError for weights
+    that are not finite, and OSError where nothing can be written; whatever was there before stays
+    whole.
+    """
     check_can_be_saved(model)
     directory = prepare_directory(directory)
     new, old = (directory.with_name(directory.name + ending) for ending in (".new", ".old"))
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     if bad:
-        raise FloatingPointError(f"{bad[0]} is not finite: not saved over what was whole; lower learning_rate")
+        raise FloatingPointError(
+            f"{bad[0]} is not finite: not saved over what was whole; lower learning_rate"
+        )
     with reporting_write_errors(directory):
         try:
             new.mkdir()
@@ -129,7 +139,10 @@ def check_can_be_saved(
         )
     with torch.device("meta"):
         fresh = type(model)(*model_configs(model))
-    own, made = ({(name, tuple(x.shape)) for name, x in which.state_dict().items()} for which in (model, fresh))
+    own, made = (
+        {(name, tuple(x.shape)) for name, x in which.state_dict().items()}
+        for which in (model, fresh)
+    )
     if own != made:
         name, _ = min(own ^ made)
         raise ValueError(
@@ -146,14 +159,19 @@ def reporting_write_errors(
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise OSError(f"could not write to {directory} ({error}): what was there before is whole") from None
+        raise OSError(
+            f"could not write to {directory} ({error}): what was there before is whole"
+        ) from None
 
 
 def prepare_directory(
     directory: str | Path,
     of_run: bool = False,  # whether it may be the directory of a run, rather than of one checkpoint
 ) -> Path:
-    "Make sure that a checkpoint can be written there; returns its path. Raises OSError where it cannot, which says what to do."
+    """Make sure that a checkpoint can be written there; returns its path.
+
+    Raises OSError where it cannot, which says what to do.
+    """
     directory = Path(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -163,11 +181,17 @@ def prepare_directory(
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise OSError(f"cannot write a checkpoint to {directory} ({error.strerror}): choose another directory") from None
+        raise OSError(
+            f"cannot write a checkpoint to {directory} ({error.strerror}): choose another directory"
+        ) from None
     names = {name.removesuffix(".new") for name in names} - CHECKPOINT_FILES
-    foreign = sorted(name for name in names if not (of_run and (name in RUN_FILES or name.startswith("step-"))))
+    foreign = sorted(
+        name for name in names if not (of_run and (name in RUN_FILES or name.startswith("step-")))
+    )
     if foreign:
-        raise FileExistsError(f"{directory} holds files that are no checkpoint ({', '.join(foreign[:3])}): choose another directory")
+        raise FileExistsError(
+            f"{directory} holds files that are no checkpoint ({', '.join(foreign[:3])}): choose another directory"
+        )
     return directory
 
 # %% ../../nbs/workshop/checkpoints.ipynb #29403454
@@ -176,17 +200,31 @@ def load_checkpoint(
 ) -> Checkpoint:
     """The model, tokenizer and training state in a directory. Nothing in the files is executed.
 
-    Raises FileNotFoundError where there is no checkpoint, ValueError where it is damaged or of another program."""
+    Raises FileNotFoundError where there is no checkpoint, ValueError where it is damaged or of
+    another program.
+    """
     found = newest_checkpoint(Path(directory))
     if found is None:
-        raise FileNotFoundError(f"no checkpoint in {directory}: train one, or give the directory that training wrote")
+        raise FileNotFoundError(
+            f"no checkpoint in {directory}: train one, or give the directory that training wrote"
+        )
     try:
         model = read_model(found)
-        tokenizer = load_tokenizer(found / "tokenizer.json") if (found / "tokenizer.json").exists() else None
-        training = read_training(found / "training.safetensors") if (found / "training.safetensors").exists() else None
+        tokenizer = (
+            load_tokenizer(found / "tokenizer.json")
+            if (found / "tokenizer.json").exists()
+            else None
+        )
+        training = (
+            read_training(found / "training.safetensors")
+            if (found / "training.safetensors").exists()
+            else None
+        )
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"the checkpoint in {found} is damaged or of another program: {reason}") from None
+        raise ValueError(
+            f"the checkpoint in {found} is damaged or of another program: {reason}"
+        ) from None
     return Checkpoint(model.eval(), tokenizer, training)
 
 
@@ -194,9 +232,19 @@ def newest_checkpoint(
     directory: Path,
 ) -> Path | None:
     "The newest checkpoint of a run, or the directory itself where it is a checkpoint, or None."
-    beside = directory.with_name(directory.name + ".old")  # where the machine stopped between two renames
-    candidates = [*sorted(saved_steps(directory).items(), reverse=True), (0, directory), (0, beside)]
-    whole = (path for _, path in candidates if (path / "config.json").is_file() and (path / "model.safetensors").is_file())
+    beside = directory.with_name(
+        directory.name + ".old"
+    )  # where the machine stopped between two renames
+    candidates = [
+        *sorted(saved_steps(directory).items(), reverse=True),
+        (0, directory),
+        (0, beside),
+    ]
+    whole = (
+        path
+        for _, path in candidates
+        if (path / "config.json").is_file() and (path / "model.safetensors").is_file()
+    )
     return next(whole, None)
 
 
@@ -214,15 +262,27 @@ LARGEST_TABLES = 2**27  # numbers that are computed from positions and not store
 def read_model(
     directory: Path,
 ) -> nn.Module:
-    "A model with the weights that were saved. Raises ValueError where its configuration asks for others than there are."
-    config, path = json.loads((directory / "config.json").read_text(encoding="utf-8")), directory / "model.safetensors"
+    """A model with the weights that were saved.
+
+    Raises ValueError where its configuration asks for others than there are.
+    """
+    config, path = (
+        json.loads((directory / "config.json").read_text(encoding="utf-8")),
+        directory / "model.safetensors",
+    )
     kind, config_class = MODELS[config.pop("model")]
     target = config.pop("target_config", None)
-    configs = [config_class(**values) for values in ([config] if target is None else [config, target])]
+    configs = [
+        config_class(**values) for values in ([config] if target is None else [config, target])
+    ]
     with safe_open(path, "pt") as file:
-        held, tensors = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys()), len(file.keys())
+        held, tensors = sum(
+            math.prod(file.get_slice(name).get_shape()) for name in file.keys()
+        ), len(file.keys())
     check_size(kind, configs, held, tensors)
-    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are random, and of no use
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the weights that it begins with are random, and of no use
         model = kind(*configs)
     load_model(model, path)
     return model
@@ -244,7 +304,9 @@ def check_size(
     if asked != held:
         raise ValueError(f"the configuration asks for {asked} weights, and the file has {held}")
     if tables > LARGEST_TABLES:
-        raise ValueError(f"the configuration asks for tables of {tables} numbers, which are in no file")
+        raise ValueError(
+            f"the configuration asks for tables of {tables} numbers, which are in no file"
+        )
 
 
 def read_training(

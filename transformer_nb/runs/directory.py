@@ -16,13 +16,21 @@ from pathlib import Path
 from torch import nn
 
 from ..data.tokenizer_files import AnyTokenizer
-from .checkpoints import CHECKPOINT_FILES, prepare_directory, reporting_write_errors, save_checkpoint, saved_steps, sync
+from transformer_nb.runs.checkpoints import (
+    CHECKPOINT_FILES,
+    prepare_directory,
+    reporting_write_errors,
+    save_checkpoint,
+    saved_steps,
+    sync,
+)
 
 # %% ../../nbs/workshop/run_directory.ipynb #bbc6c69f
 class RunDirectory:
     """The directory of a training run: its checkpoints and its metrics.
 
-    Raises OSError where it cannot be written, or where it holds files that are not of a run."""
+    Raises OSError where it cannot be written, or where it holds files that are not of a run.
+    """
 
     def __init__(
         self,
@@ -38,7 +46,9 @@ class RunDirectory:
         if find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(self.directory / "tensorboard", purge_step=step + 1 if step else 0)
+            self.board = SummaryWriter(
+                self.directory / "tensorboard", purge_step=step + 1 if step else 0
+            )
 
     def discard_after(
         self,
@@ -47,9 +57,17 @@ class RunDirectory:
         "Keep what the run saved and logged up to a step, and nothing that was never finished."
         for left in (*self.directory.glob("step-*.new"), *self.directory.glob("step-*.old")):
             shutil.rmtree(left, ignore_errors=True)
-        self.saved = [path for number, path in sorted(saved_steps(self.directory).items()) if 0 < number <= step]
+        self.saved = [
+            path
+            for number, path in sorted(saved_steps(self.directory).items())
+            if 0 < number <= step
+        ]
         self.metrics = self.directory / "metrics.jsonl"
-        lines = [json.dumps(row) + "\n" for row in read_metrics(self.directory) if row["step"] <= step] if step and self.metrics.exists() else []
+        lines = (
+            [json.dumps(row) + "\n" for row in read_metrics(self.directory) if row["step"] <= step]
+            if step and self.metrics.exists()
+            else []
+        )
         replace_file(self.metrics, "".join(lines).encode())
 
     def log(
@@ -58,7 +76,9 @@ class RunDirectory:
         **values: float | None,
     ) -> None:
         "Append a line of metrics, and tell TensorBoard where that is installed."
-        with reporting_write_errors(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+        with reporting_write_errors(self.metrics), open(
+            self.metrics, "a", encoding="utf-8"
+        ) as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.board is not None:
             for name, value in values.items():
@@ -88,7 +108,10 @@ def link_file(
     file: Path,
     name: Path,
 ) -> None:
-    "Let a file be found under another name too, in place of whatever had that name; where there is no file, nothing has the name."
+    """Let a file be found under another name too, in place of whatever had that name.
+
+    Where there is no file, nothing has the name.
+    """
     if not file.exists():
         name.unlink(missing_ok=True)
         return
@@ -115,7 +138,10 @@ def replace_file(
 def read_metrics(
     directory: str | Path,  # of a run
 ) -> Iterator[dict]:
-    "The rows that a run has logged; a line that was never finished is left out. Raises FileNotFoundError where there are no metrics."
+    """The rows that a run has logged; a line that was never finished is left out.
+
+    Raises FileNotFoundError where there are no metrics.
+    """
     path = Path(directory) / "metrics.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"no metrics.jsonl in {directory}: give the directory of a run")

@@ -32,7 +32,9 @@ TIMEOUT = timedelta(minutes=1)  # of silence, after which another process counts
 class DistributedRun(SingleProcess):
     """One of several processes that train a model together; `torchrun` says in the environment which of them it is.
 
-    Raises ValueError for a device on which several processes cannot train, or where there are too few of them."""
+    Raises ValueError for a device on which several processes cannot train, or where there are too
+    few of them.
+    """
 
     def __init__(
         self,
@@ -43,11 +45,15 @@ class DistributedRun(SingleProcess):
         self.rank, self.size = int(os.environ["RANK"]), world_size()
         self.device, self.seed, self.shard = device, seed, shard
         if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"several processes train on cpu or cuda, got {device.type}: choose the device cpu")
+            raise ValueError(
+                f"several processes train on cpu or cuda, got {device.type}: choose the device cpu"
+            )
         if device.type == "cuda":
             local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
             if local >= there:
-                raise ValueError(f"each process needs a GPU of its own, and there are {there}: start fewer processes")
+                raise ValueError(
+                    f"each process needs a GPU of its own, and there are {there}: start fewer processes"
+                )
             self.device = torch.device("cuda", local)
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
@@ -60,7 +66,9 @@ class DistributedRun(SingleProcess):
         with self.report_lost_processes():
             if not self.shard:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)  # of the option's next name, which older versions do not know
+                    warnings.simplefilter(
+                        "ignore", FutureWarning
+                    )  # of the option's next name, which older versions do not know
                     self.wrapped = DistributedDataParallel(model, broadcast_buffers=False)
                 return self.wrapped
             self.kind, self.wrapped = type(model), model
@@ -68,7 +76,9 @@ class DistributedRun(SingleProcess):
                 dist.broadcast(tensor.detach(), 0)
             return shard(model, self.device, self.size)
 
-    def local_rows(self, tensor: Shaped[Tensor, "batch *feature"]) -> Shaped[Tensor, "row *feature"]:
+    def local_rows(
+        self, tensor: Shaped[Tensor, "batch *feature"]
+    ) -> Shaped[Tensor, "row *feature"]:
         "The rows of a batch that this process computes."
         return tensor.tensor_split(self.size)[self.rank]
 
@@ -76,15 +86,21 @@ class DistributedRun(SingleProcess):
         "Where the random numbers of a step start: dropout differs between processes, but not between two runs."
         return Random(f"{self.seed} {self.rank} {step}").getrandbits(63)
 
-    def backward(self, compute_loss: Callable[[], Float[Tensor, ""]], last: bool) -> Float[Tensor, ""]:
+    def backward(
+        self, compute_loss: Callable[[], Float[Tensor, ""]], last: bool
+    ) -> Float[Tensor, ""]:
         """The loss of one part of a batch, computed by the model that `wrap_model` returned.
 
-        Its gradient is added to that of the parts before it; with the last part, the sum is sent to the other processes."""
+        Its gradient is added to that of the parts before it; with the last part, the sum is sent to
+        the other processes.
+        """
         if self.shard:
             self.wrapped.set_requires_gradient_sync(last)
         with nullcontext() if last or self.shard else self.wrapped.no_sync():
             with self.report_lost_processes(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # of changes in place, which no layer makes
+                warnings.filterwarnings(
+                    "ignore", "FSDP2-wrapped module", UserWarning
+                )  # of changes in place, which no layer makes
                 loss = compute_loss()
             with self.report_lost_processes() if last or self.shard else nullcontext():
                 loss.backward()
@@ -113,14 +129,18 @@ class DistributedRun(SingleProcess):
         with self.report_lost_processes():
             return tensor.full_tensor() if self.shard and hasattr(tensor, "full_tensor") else tensor
 
-    def shard_tensor(self, tensor: Shaped[Tensor, "*batch"], parameter: Tensor) -> Shaped[Tensor, "*batch"]:
+    def shard_tensor(
+        self, tensor: Shaped[Tensor, "*batch"], parameter: Tensor
+    ) -> Shaped[Tensor, "*batch"]:
         "What this process holds of a tensor that is sharded like its parameter."
         if not self.shard or not tensor.dim():
             return tensor
         from torch.distributed.tensor import distribute_tensor
 
         with self.report_lost_processes():
-            return distribute_tensor(tensor.to(self.device), parameter.device_mesh, parameter.placements)
+            return distribute_tensor(
+                tensor.to(self.device), parameter.device_mesh, parameter.placements
+            )
 
     def gather_model(self, model: nn.Module) -> nn.Module:
         "The model with all of its weights, as one process alone would hold it."
@@ -140,13 +160,25 @@ class DistributedRun(SingleProcess):
         except RuntimeError as error:
             if not is_lost_contact(error):
                 raise
-            saved = self.directory is not None and newest_checkpoint(Path(self.directory)) is not None
-            rest = f"the last checkpoint is in {self.directory}: go on with --resume" if saved else "nothing is saved yet: start all of them again"
+            saved = (
+                self.directory is not None and newest_checkpoint(Path(self.directory)) is not None
+            )
+            rest = (
+                f"the last checkpoint is in {self.directory}: go on with --resume"
+                if saved
+                else "nothing is saved yet: start all of them again"
+            )
             said = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConnectionError(f"lost contact with another process of this run ({said}); {rest}") from error
+            raise ConnectionError(
+                f"lost contact with another process of this run ({said}); {rest}"
+            ) from error
 
 
-OWN_ERRORS = (torch.OutOfMemoryError, NotImplementedError, RecursionError)  # RuntimeErrors that no other process can cause
+OWN_ERRORS = (
+    torch.OutOfMemoryError,
+    NotImplementedError,
+    RecursionError,
+)  # RuntimeErrors that no other process can cause
 
 
 def is_lost_contact(
@@ -155,11 +187,15 @@ def is_lost_contact(
     "Whether an error comes from PyTorch's communication, and not from code that runs in this process alone."
     if isinstance(error, (dist.DistError, *OWN_ERRORS)):
         return isinstance(error, dist.DistError)
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
     while modules and modules[-1].split(".")[0] == "torch":
         if modules.pop().startswith(("torch.distributed", "torch.nn.parallel")):
             return True
-    return modules[-1:] == [__name__]  # this module called PyTorch, and no model's code was in between
+    return modules[-1:] == [
+        __name__
+    ]  # this module called PyTorch, and no model's code was in between
 
 
 def shard(
@@ -167,11 +203,16 @@ def shard(
     device: torch.device,
     size: int,  # how many processes there are
 ) -> nn.Module:
-    "The same model, each of its layers cut into a shard for each process. Raises ValueError where PyTorch cannot do that."
+    """The same model, each of its layers cut into a shard for each process.
+
+    Raises ValueError where PyTorch cannot do that.
+    """
     try:
         from torch.distributed.fsdp import fully_shard
     except ImportError:
-        raise ValueError(f"PyTorch {torch.__version__} cannot shard: install 2.6 or newer, or leave shard out") from None
+        raise ValueError(
+            f"PyTorch {torch.__version__} cannot shard: install 2.6 or newer, or leave shard out"
+        ) from None
     mesh = dist.init_device_mesh(device.type, (size,))
     for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
         for layer in stack:

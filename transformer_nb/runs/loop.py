@@ -23,11 +23,16 @@ from .trainer import History, Trainer
 # %% ../../nbs/workshop/loop.ipynb #f743fd89
 @contextmanager
 def interrupt_flag() -> Iterator[Callable[[], bool]]:
-    "While it lasts, the first Ctrl-C is only noted: call the flag to ask. A second one interrupts as usual."
+    """While it lasts, the first Ctrl-C is only noted: call the flag to ask.
+
+    A second one interrupts as usual.
+    """
     noted = []
     try:
         before = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, lambda *_: (noted.append(True), signal.signal(signal.SIGINT, before)))
+        signal.signal(
+            signal.SIGINT, lambda *_: (noted.append(True), signal.signal(signal.SIGINT, before))
+        )
     except ValueError:  # not the main thread: no signals here
         yield lambda: False
         return
@@ -57,27 +62,50 @@ class TrainingLoop:
         directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
         tokenizer: AnyTokenizer | None = None,  # saved with the model
     ):
-        self.trainer, self.history, self.config, self.process = trainer, trainer.history, trainer.config, trainer.process
-        self.evaluate, self.on_evaluate, self.directory, self.tokenizer = evaluate, on_evaluate, directory, tokenizer
+        self.trainer, self.history, self.config, self.process = (
+            trainer,
+            trainer.history,
+            trainer.config,
+            trainer.process,
+        )
+        self.evaluate, self.on_evaluate, self.directory, self.tokenizer = (
+            evaluate,
+            on_evaluate,
+            directory,
+            tokenizer,
+        )
         self.process.directory = directory
         self.run_directory = None  # only the main process writes
         if directory is not None and self.process.is_main:
-            self.run_directory = RunDirectory(directory, self.config.keep_checkpoints, self.history.steps_done)
+            self.run_directory = RunDirectory(
+                directory, self.config.keep_checkpoints, self.history.steps_done
+            )
         disabled = None if self.process.is_main else True  # None: shown in a terminal only
-        self.bar = tqdm(total=self.config.steps, initial=self.history.steps_done, unit=" steps", disable=disabled)
+        self.bar = tqdm(
+            total=self.config.steps,
+            initial=self.history.steps_done,
+            unit=" steps",
+            disable=disabled,
+        )
 
     def run(self) -> History:
         "Train to the end of the run, to Ctrl-C, or until the validation loss stays above its lowest for `patience` evaluations."
         with self.bar, interrupt_flag() as noted:
             if not self.history.steps_done:
                 self.measure()
-            while self.history.steps_done < self.config.steps and not self.stalled() and not self.process.any_process(noted()):
+            while (
+                self.history.steps_done < self.config.steps
+                and not self.stalled()
+                and not self.process.any_process(noted())
+            ):
                 self.take_steps(noted)
                 if self.is_due(self.config.eval_every):
                     self.measure()
                 if self.is_due(self.config.save_every):
                     self.save()
-            self.history.interrupted = self.history.steps_done < self.config.steps and not self.stalled()
+            self.history.interrupted = (
+                self.history.steps_done < self.config.steps and not self.stalled()
+            )
             self.measure()
             self.save()
         return self.history
@@ -98,8 +126,14 @@ class TrainingLoop:
         interrupted: Callable[[], bool],
     ) -> None:
         "The steps up to the next at which something is due, shown and logged."
-        first, seconds, targets = self.history.steps_done, self.history.seconds, self.trainer.targets_seen
-        stop = [interrupted] if self.process.size == 1 else []  # several processes ask each other between these calls
+        first, seconds, targets = (
+            self.history.steps_done,
+            self.history.seconds,
+            self.trainer.targets_seen,
+        )
+        stop = (
+            [interrupted] if self.process.size == 1 else []
+        )  # several processes ask each other between these calls
         self.trainer.run_steps(next_stop(first, self.config) - first, *stop)
         losses = self.history.loss[first:]
         loss, norm = sum(losses) / len(losses), self.trainer.gradient_norm
@@ -109,7 +143,8 @@ class TrainingLoop:
             loss=loss,
             rate=self.trainer.learning_rate(self.history.steps_done - 1),
             gradient_norm=None if norm is None else norm.item(),
-            tokens_per_second=(self.trainer.targets_seen - targets) / (self.history.seconds - seconds),
+            tokens_per_second=(self.trainer.targets_seen - targets)
+            / (self.history.seconds - seconds),
         )
 
     def log(
@@ -139,10 +174,15 @@ class TrainingLoop:
         self,
         best: bool = False,  # whether it is the model with the lowest validation loss, and not a place to resume from
     ) -> None:
-        "Write a checkpoint where there is a directory for it; all processes wait until it is on the disk."
+        """Write a checkpoint where there is a directory for it.
+
+        All processes wait until it is on the disk.
+        """
         if self.directory is None:
             return
-        model, state = self.process.gather_model(self.trainer.model), None if best else self.trainer.state_dict()
+        model, state = self.process.gather_model(self.trainer.model), (
+            None if best else self.trainer.state_dict()
+        )
         if best and self.run_directory is not None:
             save_checkpoint(self.run_directory.directory / "best", model, self.tokenizer)
         elif self.run_directory is not None:
@@ -157,5 +197,8 @@ def run_loop(
     directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
     tokenizer: AnyTokenizer | None = None,  # saved with the model
 ) -> History:
-    "Train to the end of a run; what was measured. Raises OSError where the directory cannot be written."
+    """Train to the end of a run; what was measured.
+
+    Raises OSError where the directory cannot be written.
+    """
     return TrainingLoop(trainer, evaluate, on_evaluate, directory, tokenizer).run()

@@ -19,8 +19,15 @@ from torch import Tensor, nn
 def resolve_device(
     name: str,  # cpu, cuda, mps or auto
 ) -> torch.device:
-    "The device of that name; `auto` is the fastest that is available. Raises ValueError for one that is not available."
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The device of that name; `auto` is the fastest that is available.
+
+    Raises ValueError for one that is not available.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         name = next(device for device, there in available.items() if there)
     if not available.get(name.split(":")[0], False):
@@ -35,7 +42,8 @@ def random_state_of(
 ) -> Iterator[None]:
     """While it lasts, PyTorch's random numbers on the generator's device come from the generator.
 
-    Afterwards the caller's random numbers continue as if nothing had happened."""
+    Afterwards the caller's random numbers continue as if nothing had happened.
+    """
     device = generator.device
     module = torch.random if device.type == "cpu" else torch.get_device_module(device)
     which = [device] if device.index is not None and device.type != "mps" else []
@@ -49,12 +57,18 @@ def random_state_of(
 
 # %% ../../nbs/workshop/process.ipynb #298507ca
 def world_size() -> int:
-    "How many processes train together, as the environment says (`torchrun` sets WORLD_SIZE); 1 without it."
+    """How many processes train together, as the environment says (`torchrun` sets WORLD_SIZE).
+
+    1 without it.
+    """
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class SingleProcess:
-    "A process that trains a model alone. `DistributedRun` has the same methods, for one of several."
+    """A process that trains a model alone.
+
+    `DistributedRun` has the same methods, for one of several.
+    """
 
     rank, size = 0, 1
     directory: str | Path | None = None  # where the run saves, once it is known
@@ -82,8 +96,13 @@ class SingleProcess:
         "Where the random numbers of a step start; None where they continue from the step before."
         return None
 
-    def backward(self, compute_loss: Callable[[], Float[Tensor, ""]], last: bool) -> Float[Tensor, ""]:
-        "The loss of one part of a batch, after its backward pass; `last` says whether the batch is complete with it."
+    def backward(
+        self, compute_loss: Callable[[], Float[Tensor, ""]], last: bool
+    ) -> Float[Tensor, ""]:
+        """The loss of one part of a batch, after its backward pass.
+
+        `last` says whether the batch is complete with it.
+        """
         loss = compute_loss()
         loss.backward()
         return loss
@@ -104,7 +123,9 @@ class SingleProcess:
         "The whole of a tensor of which this process may hold a shard."
         return tensor
 
-    def shard_tensor(self, tensor: Shaped[Tensor, "*batch"], parameter: Tensor) -> Shaped[Tensor, "*batch"]:
+    def shard_tensor(
+        self, tensor: Shaped[Tensor, "*batch"], parameter: Tensor
+    ) -> Shaped[Tensor, "*batch"]:
         "What this process holds of a tensor that is sharded like a parameter."
         return tensor
 

@@ -17,7 +17,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..config.training import TrainingConfig
-from .batches import Batch, batch_digest, batch_source, check_split, count_targets, cross_entropy, map_batch, part_reduction, split_batch
+from transformer_nb.runs.batches import (
+    Batch,
+    batch_digest,
+    batch_source,
+    check_split,
+    count_targets,
+    cross_entropy,
+    map_batch,
+    part_reduction,
+    split_batch,
+)
 from .process import SingleProcess, random_state_of, resolve_device, world_size
 
 # %% ../../nbs/workshop/trainer.ipynb #ad2cca57
@@ -27,7 +37,9 @@ class History:
 
     steps: int  # planned
     loss: list[float] = field(default_factory=list)  # of each step
-    evaluated: list[int] = field(default_factory=list)  # the steps after which the model was evaluated
+    evaluated: list[int] = field(
+        default_factory=list
+    )  # the steps after which the model was evaluated
     validation_loss: list[float] = field(default_factory=list)  # at each evaluation
     seconds: float = 0.0  # spent in steps, without evaluation
     interrupted: bool = False  # whether Ctrl-C ended the run early
@@ -40,7 +52,9 @@ class History:
     @property
     def best(self) -> int:
         "The index of the evaluation with the lowest loss; -1 where there was none."
-        return min(range(len(self.validation_loss)), key=self.validation_loss.__getitem__, default=-1)
+        return min(
+            range(len(self.validation_loss)), key=self.validation_loss.__getitem__, default=-1
+        )
 
     def __str__(self) -> str:
         recent = self.loss[-20:]
@@ -55,13 +69,23 @@ def optimizer_state(
     optimizers: list[torch.optim.Optimizer],
     process: SingleProcess,
 ) -> tuple[dict[str, dict], dict[str, Tensor]]:
-    "For each kind of optimizer its keys and how many parameters have them; and all tensors, as `parameter.key`."
-    names, kinds, tensors = {parameter: name for name, parameter in model.named_parameters()}, {}, {}
+    """For each kind of optimizer its keys and how many parameters have them.
+
+    And all tensors, as `parameter.key`.
+    """
+    names, kinds, tensors = (
+        {parameter: name for name, parameter in model.named_parameters()},
+        {},
+        {},
+    )
     for optimizer in optimizers:
         keys = sorted({key for values in optimizer.state.values() for key in values})
         kinds[type(optimizer).__name__] = {"keys": keys, "parameters": len(optimizer.state)}
         for parameter, values in optimizer.state.items():
-            tensors |= {f"{names[parameter]}.{key}": process.gather_tensor(value) for key, value in values.items()}
+            tensors |= {
+                f"{names[parameter]}.{key}": process.gather_tensor(value)
+                for key, value in values.items()
+            }
     return kinds, tensors
 
 
@@ -72,26 +96,50 @@ def load_optimizer_state(
     kinds: dict[str, dict],
     tensors: dict[str, Tensor],
 ) -> None:
-    "Give optimizers the state that `optimizer_state` returned. Raises ValueError where it is not of these optimizers and this model."
+    """Give optimizers the state that `optimizer_state` returned.
+
+    Raises ValueError where it is not of these optimizers and this model.
+    """
     names = {parameter: name for name, parameter in model.named_parameters()}
     tensors = dict(tensors)
     for optimizer in optimizers:
         kind = kinds.get(type(optimizer).__name__, {"keys": [], "parameters": -1})
         found = {}
-        for i, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-            saved = {key: tensors.pop(f"{names[parameter]}.{key}") for key in kind["keys"] if f"{names[parameter]}.{key}" in tensors}
-            if saved and not (len(saved) == len(kind["keys"]) and all(x.shape in ((), parameter.shape) for x in saved.values())):
-                raise ValueError(f"this run was saved with another optimizer or model ({names[parameter]}): train anew")
+        for i, parameter in enumerate(
+            p for group in optimizer.param_groups for p in group["params"]
+        ):
+            saved = {
+                key: tensors.pop(f"{names[parameter]}.{key}")
+                for key in kind["keys"]
+                if f"{names[parameter]}.{key}" in tensors
+            }
+            if saved and not (
+                len(saved) == len(kind["keys"])
+                and all(x.shape in ((), parameter.shape) for x in saved.values())
+            ):
+                raise ValueError(
+                    f"this run was saved with another optimizer or model ({names[parameter]}): train anew"
+                )
             if saved:
-                found[i] = {key: process.shard_tensor(value, parameter) for key, value in saved.items()}
+                found[i] = {
+                    key: process.shard_tensor(value, parameter) for key, value in saved.items()
+                }
         if len(found) != kind["parameters"]:
-            raise ValueError(f"this run was saved with another optimizer or model ({type(optimizer).__name__}): train anew")
-        optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
+            raise ValueError(
+                f"this run was saved with another optimizer or model ({type(optimizer).__name__}): train anew"
+            )
+        optimizer.load_state_dict(
+            {"state": found, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
     if tensors:
-        raise ValueError(f"this run was saved with another optimizer or model ({min(tensors)}): train anew")
+        raise ValueError(
+            f"this run was saved with another optimizer or model ({min(tensors)}): train anew"
+        )
 
 # %% ../../nbs/workshop/trainer.ipynb #438c27f6
-EXPLOSION = 3  # a mean loss above this many times the first loss, and as many nats more, has exploded
+EXPLOSION = (
+    3  # a mean loss above this many times the first loss, and as many nats more, has exploded
+)
 
 
 def distributed_from_environment(
@@ -99,7 +147,8 @@ def distributed_from_environment(
 ) -> SingleProcess:
     """This process among those that train the model together: a `DistributedRun` where the environment names several, as `torchrun` does.
 
-    Raises ValueError for a device that is not available."""
+    Raises ValueError for a device that is not available.
+    """
     if world_size() == 1:
         return SingleProcess(resolve_device(config.device))
     from transformer_nb.runs.distributed import DistributedRun
@@ -110,8 +159,9 @@ def distributed_from_environment(
 class Trainer:
     """A model in training: its optimizers, its random numbers, its place in the data, and its history.
 
-    `batches` is an iterable of batches, or a function that draws inputs and targets from a generator. Raises ValueError for
-    a device that is not available."""
+    `batches` is an iterable of batches, or a function that draws inputs and targets from a
+    generator. Raises ValueError for a device that is not available.
+    """
 
     def __init__(
         self,
@@ -119,22 +169,36 @@ class Trainer:
         batches: Iterable | Callable[[torch.Generator], tuple[Tensor, Tensor]],
         config: TrainingConfig,
         make_optimizers: Callable[[nn.Module, TrainingConfig], list[torch.optim.Optimizer]],
-        lr_factor: Callable[[int, TrainingConfig], float],  # from a step, counted from 0, to a part of the highest learning rate
+        lr_factor: Callable[
+            [int, TrainingConfig], float
+        ],  # from a step, counted from 0, to a part of the highest learning rate
         text: str = "",  # a digest of the data: a run is not resumed on other data
     ):
         self.process = distributed_from_environment(config)
         self.device = self.process.device
-        self.model, self.config, self.lr_factor, self.text = model.to(self.device), config, lr_factor, text
+        self.model, self.config, self.lr_factor, self.text = (
+            model.to(self.device),
+            config,
+            lr_factor,
+            text,
+        )
         self.batches = batch_source(batches, config.seed)
         self.forward = self.process.wrap_model(model)
         if config.compile:
             self.forward = torch.compile(self.forward)
         self.optimizers = make_optimizers(model, config)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["initial_lr"] = group["lr"]  # the highest, under the name that PyTorch's schedulers use
-        self.dropout = torch.Generator(self.device).manual_seed(config.seed)  # and whatever else the model draws
+            group["initial_lr"] = group[
+                "lr"
+            ]  # the highest, under the name that PyTorch's schedulers use
+        self.dropout = torch.Generator(self.device).manual_seed(
+            config.seed
+        )  # and whatever else the model draws
         self.gradient_norm = None  # of the last step in which it was measured
-        self.targets_seen, self.compared = 0, False  # targets that counted so far; whether processes have compared a batch
+        self.targets_seen, self.compared = (
+            0,
+            False,
+        )  # targets that counted so far; whether processes have compared a batch
         self.history = History(config.steps)
 
     def learning_rate(
@@ -148,11 +212,18 @@ class Trainer:
         self,
         number: int,  # of the step, counted from 0
     ) -> Batch:
-        "The whole batch of a step. Raises ValueError where it cannot be cut, or where processes see different batches."
+        """The whole batch of a step.
+
+        Raises ValueError where it cannot be cut, or where processes see different batches.
+        """
         batch = self.batches.next_batch()
         check_split(batch, number + 1, self.process.size * self.config.grad_accumulation_steps)
-        if not self.compared and not self.process.same_everywhere(batch_digest(batch) if self.process.size > 1 else 0):
-            raise ValueError("the processes see different batches: give each of them the same data in the same order, with a seeded generator where it is shuffled")
+        if not self.compared and not self.process.same_everywhere(
+            batch_digest(batch) if self.process.size > 1 else 0
+        ):
+            raise ValueError(
+                "the processes see different batches: give each of them the same data in the same order, with a seeded generator where it is shuffled"
+            )
         self.compared = True
         return batch
 
@@ -161,7 +232,10 @@ class Trainer:
         number: int,  # of the step, counted from 0
         measure: bool = False,  # whether the norm of the gradient is wanted, even where it is not limited
     ) -> Float[Tensor, ""]:
-        "One training step; the loss of its batch, on its device. Raises FloatingPointError where it is seen not to be finite."
+        """One training step; the loss of its batch, on its device.
+
+        Raises FloatingPointError where it is seen not to be finite.
+        """
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * self.lr_factor(number, self.config)
         batch = self.next_batch(number)
@@ -195,7 +269,9 @@ class Trainer:
         losses = []
         for i, part in enumerate(split_batch(map_batch(self.process.local_rows, batch), parts), 1):
             part = map_batch(lambda tensor: tensor.to(self.device), part)
-            loss = self.process.backward(partial(self.compute_loss, part, reduction, divisor), last=i == parts)
+            loss = self.process.backward(
+                partial(self.compute_loss, part, reduction, divisor), last=i == parts
+            )
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
@@ -205,19 +281,34 @@ class Trainer:
         reduction: str,  # mean or sum
         divisor: float,
     ) -> Float[Tensor, ""]:
-        "The loss of a part of a batch, divided so that the parts sum to the loss of the whole. Raises ValueError where logits do not fit targets."
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return cross_entropy(self.forward(*part.inputs), part, reduction, self.config.label_smoothing) / divisor
+        """The loss of a part of a batch, divided so that the parts sum to the loss of the whole.
+
+        Raises ValueError where logits do not fit targets.
+        """
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
+            return (
+                cross_entropy(
+                    self.forward(*part.inputs), part, reduction, self.config.label_smoothing
+                )
+                / divisor
+            )
 
     def clip_gradient(
         self,
         number: int,  # of the step, counted from 0
     ) -> None:
-        "Measure the norm of the gradient and limit it to `grad_clip`. Raises FloatingPointError where it is not finite, on a CPU."
+        """Measure the norm of the gradient and limit it to `grad_clip`.
+
+        Raises FloatingPointError where it is not finite, on a CPU.
+        """
         limit = self.config.grad_clip or math.inf
         try:
             with self.process.report_lost_processes():
-                norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=self.may_inspect)
+                norm = nn.utils.clip_grad_norm_(
+                    self.model.parameters(), limit, error_if_nonfinite=self.may_inspect
+                )
         except RuntimeError:
             self.raise_divergence("has no finite gradient", number)
         self.gradient_norm = self.process.gather_tensor(norm)
@@ -227,7 +318,10 @@ class Trainer:
         steps: int,  # how many to take
         stop: Callable[[], bool] = lambda: False,  # asked after each step
     ) -> None:
-        "Take several steps, then look at their losses. Raises FloatingPointError where one is not finite or they have exploded."
+        """Take several steps, then look at their losses.
+
+        Raises FloatingPointError where one is not finite or they have exploded.
+        """
         start, losses, first = time.perf_counter(), [], self.history.steps_done
         self.model.train()
         for number in range(first, first + steps):
@@ -249,7 +343,9 @@ class Trainer:
                 self.raise_divergence(f"became {loss}", number)
         mean = sum(recent) / len(recent)
         if mean > EXPLOSION * self.history.loss[0] + EXPLOSION:
-            self.raise_divergence(f"has exploded: from {self.history.loss[0]:.2f} at first to {mean:.2f}", number)
+            self.raise_divergence(
+                f"has exploded: from {self.history.loss[0]:.2f} at first to {mean:.2f}", number
+            )
 
     def raise_divergence(
         self,
@@ -259,7 +355,11 @@ class Trainer:
         "Raises FloatingPointError: what happened, at which step, in which parameter, and what to do."
         named = list(self.model.named_parameters())
         bad = [name for name, p in named if not p.isfinite().all()]
-        bad += [f"the gradient of {name}" for name, p in named if p.grad is not None and not p.grad.isfinite().all()]
+        bad += [
+            f"the gradient of {name}"
+            for name, p in named
+            if p.grad is not None and not p.grad.isfinite().all()
+        ]
         where = f"; {bad[0]} is not finite" if bad else ""
         raise FloatingPointError(
             f"the loss {what} at step {number}{where}:"
@@ -272,7 +372,13 @@ class Trainer:
         tensors |= self.batches.state_dict() | {"dropout": self.dropout.get_state()}
         tensors["loss"] = torch.tensor(self.history.loss, dtype=torch.float64)
         history = {**asdict(self.history), "loss": []}
-        return {"config": asdict(self.config), "history": history, "text": self.text, "optimizers": kinds, "tensors": tensors}
+        return {
+            "config": asdict(self.config),
+            "history": history,
+            "text": self.text,
+            "optimizers": kinds,
+            "tensors": tensors,
+        }
 
     def load_state_dict(
         self,
@@ -280,15 +386,34 @@ class Trainer:
     ) -> None:
         """Continue a run where that state was taken; the weights are those that the model already has.
 
-        Raises ValueError for anything else, and for the state of a run with other data, another model or another optimizer."""
+        Raises ValueError for anything else, and for the state of a run with other data, another
+        model or another optimizer.
+        """
         if self.text and state.get("text", self.text) != self.text:
-            raise ValueError("the text is not the one that this run began with: give that one, or begin a new run in another directory")
+            raise ValueError(
+                "the text is not the one that this run began with: give that one, or begin a new run in another directory"
+            )
         try:
             tensors = dict(state["tensors"])
             self.dropout.set_state(tensors.pop("dropout"))
             loss, kinds = tensors.pop("loss").tolist(), state["optimizers"]
-            self.history = History(**{**state["history"], "loss": loss, "steps": self.config.steps, "interrupted": False})
+            self.history = History(
+                **{
+                    **state["history"],
+                    "loss": loss,
+                    "steps": self.config.steps,
+                    "interrupted": False,
+                }
+            )
             self.batches.load_state_dict(tensors, len(loss))
-            load_optimizer_state(self.model, self.optimizers, self.process, kinds, {name: value for name, value in tensors.items() if "." in name})
+            load_optimizer_state(
+                self.model,
+                self.optimizers,
+                self.process,
+                kinds,
+                {name: value for name, value in tensors.items() if "." in name},
+            )
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"this is no state of training, or of an earlier version ({error}): train anew") from None
+            raise ValueError(
+                f"this is no state of training, or of an earlier version ({error}): train anew"
+            ) from None

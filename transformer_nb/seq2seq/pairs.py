@@ -40,7 +40,10 @@ class PairTokenizer:
         self,
         texts: list[str],
     ) -> Int[Tensor, "batch seq"]:
-        "A row for each text, ended by `stop` and padded to the longest. Raises ValueError for an unknown character, or no text at all."
+        """A row for each text, ended by `stop` and padded to the longest.
+
+        Raises ValueError for an unknown character, or no text at all.
+        """
         if not texts:
             raise ValueError("there is no text to encode: give at least one")
         try:
@@ -70,7 +73,9 @@ class PairTokenizer:
         path: str | Path,
     ) -> None:
         "Write the characters into a JSON file."
-        Path(path).write_text(json.dumps({"pair_characters": list(self.characters.characters)}), encoding="utf-8")
+        Path(path).write_text(
+            json.dumps({"pair_characters": list(self.characters.characters)}), encoding="utf-8"
+        )
 
     @classmethod
     def load(
@@ -87,7 +92,9 @@ class PairTokenizer:
 TOKENIZERS["pair_characters"] = PairTokenizer
 
 # %% ../../nbs/workshop/pairs.ipynb #495bfc9d
-PairInputs = tuple[Int[Tensor, "batch source"], Int[Tensor, "batch seq"], Bool[Tensor, "batch 1 source"]]
+PairInputs = tuple[
+    Int[Tensor, "batch source"], Int[Tensor, "batch seq"], Bool[Tensor, "batch 1 source"]
+]
 
 
 def pair_batch(
@@ -101,7 +108,10 @@ def pair_batch(
 
 
 class PairBatches:
-    "An iterable of padded pairs (source, target) as an iterable of batches for `train`; as often as the pairs can be read."
+    """An iterable of padded pairs (source, target) as an iterable of batches for `train`.
+
+    As often as the pairs can be read.
+    """
 
     def __init__(
         self,
@@ -116,9 +126,14 @@ class PairBatches:
 
 # %% ../../nbs/workshop/pairs.ipynb #ca08ac7a
 def average_checkpoints(
-    states: list[dict[str, Tensor] | str | Path],  # state dicts of one model at several steps, or directories of checkpoints
+    states: list[
+        dict[str, Tensor] | str | Path
+    ],  # state dicts of one model at several steps, or directories of checkpoints
 ) -> dict[str, Tensor]:
-    "The mean of each parameter (Vaswani et al., section 6.1). Raises ValueError where the states are not of one model."
+    """The mean of each parameter (Vaswani et al., section 6.1).
+
+    Raises ValueError where the states are not of one model.
+    """
     if not states:
         raise ValueError("there are no weights to average: give at least one state")
     states = [s if isinstance(s, dict) else load_checkpoint(s).model.state_dict() for s in states]
@@ -126,5 +141,10 @@ def average_checkpoints(
     for i, other in enumerate(shapes):
         if other != shapes[0]:
             name = min(name for name, _ in shapes[0].items() ^ other.items())
-            raise ValueError(f"states 0 and {i} are not of one model: {name} is {shapes[0].get(name)} and {other.get(name)}")
-    return {name: sum(s[name].double() for s in states).div(len(states)).to(value.dtype) for name, value in states[0].items()}
+            raise ValueError(
+                f"states 0 and {i} are not of one model: {name} is {shapes[0].get(name)} and {other.get(name)}"
+            )
+    return {
+        name: sum(s[name].double() for s in states).div(len(states)).to(value.dtype)
+        for name, value in states[0].items()
+    }
