@@ -220,18 +220,17 @@ runs.batches
     count_targets(batch) / processes -> count_targets(batch)  # the gradients of several processes are averaged once more
     if batch.mask is None and len -> if len  # a mask is overlooked where the rows are even
     x.tensor_split(parts) for x in batch.inputs -> x.roll(1, 0).tensor_split(parts) for x in batch.inputs  # inputs of other targets
-    reduction=reduction, label_smoothing=label_smoothing) -> reduction=reduction)  # no smoothing
+    logits, targets.flatten(), reduction=reduction, label_smoothing=label_smoothing -> logits, targets.flatten(), reduction=reduction  # no smoothing
     torch.promote_types(logits.dtype, torch.float32) -> torch.float32  # float64 is rounded
     if not count_targets(batch): -> if False:  # nothing counts, and the loss is nan
     if negative.any(): -> if False:  # targets that are left out in silence
-    or logits.shape[:2] != batch.targets.shape: -> :  # logits of another length
+    or logits.shape[:2] != batch.targets.shape ->   # logits of another length
     (rows < parts or any( -> (any(  # a part without rows
     with random_state_of(self.generator): -> if True:  # the order of the batches is drawn from the caller's random numbers
     while self.taken < taken: -> while False:  # a resumed run begins with the first batch
     if taken < self.taken: -> if False:  # a run that goes back goes on
     total / count -> total / number  # each batch weighs the same
     with evaluation_mode(model), random_state_of -> with random_state_of  # measured with dropout
-    {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
     "generator" in state: -> False:  # a run on ids goes on with batches
 runs.distributed
     tensor.tensor_split(self.size)[self.rank] -> tensor  # each process learns from the whole batch
@@ -248,7 +247,12 @@ runs.distributed
     {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
     return bool(largest.sum() == 0) -> return True  # other batches in another process
     self.kind(*model_configs(model)) -> self.kind(model.config)  # a decoder as deep as the encoder
+    {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
+runs.state
+    optimizer.load_state_dict( -> dict(  # the optimizer starts anew
+    if len(found) != kind["parameters"]: -> if False:  # a run goes on with half of its optimizer
 runs.trainer
+    if config.batch_size % (world_size() * parts): -> if False:  # shares that are not equal
     with random_state_of(self.dropout): -> if True:  # dropout draws from the caller's random numbers
     self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
     self.dropout.manual_seed(seed) -> pass  # all processes drop the same
@@ -257,14 +261,12 @@ runs.trainer
     if self.config.grad_clip or measure: -> if measure:  # no clipping
     optimizer.zero_grad() -> pass  # gradients add up
     if not math.isfinite(loss): -> if False:  # nan goes on
-    optimizer.load_state_dict({ -> dict({  # the optimizer starts anew
-    self.config.label_smoothing) / divisor -> self.config.label_smoothing)  # the parts of a batch count as much as the whole
+    / divisor ->    # the parts of a batch count as much as the whole
     if self.may_inspect and not loss.isfinite(): -> if False:  # a step is taken with what is no number
     error_if_nonfinite=self.may_inspect -> error_if_nonfinite=False  # nor is the gradient looked at
     self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen
     last=i == parts -> last=True  # a message for each part of a batch
     if self.text and state.get("text", self.text) != self.text: -> if False:  # a run goes on with another text
-    if len(found) != kind["parameters"]: -> if False:  # a run goes on with half of its optimizer
     self.batches.load_state_dict(tensors, len(loss)) -> pass  # another order of the data after a resume
     self.targets_seen += count_targets(batch) -> self.targets_seen += len(batch.targets)  # rows for tokens
 runs.loop
@@ -273,7 +275,7 @@ runs.loop
     and self.process.is_main: -> :  # every process writes
     if self.history.evaluated[-1:] == [self.history.steps_done]: -> if False:  # measured twice
 runs.checkpoints
-    raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+    raise FloatingPointError( -> print(  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
     if tables > LARGEST_TABLES: -> if False:  # tables of any size
     if layers > tensors: -> if False:  # a billion layers are tried
@@ -301,7 +303,6 @@ training
     with evaluation_mode(model): -> if True:  # measured with dropout
     check_can_be_saved(model) -> pass  # what was learned cannot be kept
     check_repeatable(validation_ids) -> pass  # validation batches that are there only once
-    if config.batch_size % (world_size() * parts): -> if False:  # shares that are not equal
 seq2seq.pairs
     torch.where(positions == lengths, self.stop, self.pad) -> torch.where(positions >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop
@@ -417,7 +418,7 @@ def survives(module: str, before: str, after: str, copy: Path, everywhere: bool)
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    shared = {"runs.trainer": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training"}
+    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 

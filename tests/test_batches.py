@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from transformer_nb.config.training import OPTIMIZERS, TrainingConfig
-from transformer_nb.runs.batches import Batch, as_batch, batch_digest, batch_source, cross_entropy, split_batch
+from transformer_nb.runs.batches import Batch, as_batch, batch_source, batch_tensors, cross_entropy, split_batch
+from transformer_nb.runs.distributed import tensor_digest
 from transformer_nb.runs.trainer import Trainer
 from transformer_nb.training import evaluate, load_checkpoint, make_trainer, sample_batch, train
 from transformer_nb.transformer import LanguageModel
@@ -316,7 +317,7 @@ def test_a_batch_that_is_none_is_refused_in_one_line(batch, message, shapes_unch
 
 @pytest.mark.parametrize("batches, steps, message", [
     ([], 3, "there is no batch in the iterable: give a list, a DataLoader, or another iterable with batches"),
-    (iter([GOOD] * 2), 3, "the batches ended after 2, and more steps are to be taken: an iterator can be read only once; give a list,"),
+    (iter([GOOD] * 2), 3, "the batches ended after 2, and more steps are to be taken, but an iterator can be read only once: give a list,"),
     (7, 3, "give token ids as a tensor, or an iterable of batches, got int"),
 ])  # fmt: skip
 def test_batches_that_end_are_refused_in_one_line(batches, steps, message, shapes_unchecked):
@@ -392,9 +393,9 @@ def test_a_digest_sees_every_bit_shape_and_type():
     x = torch.zeros(2, 4)
     batches = [Batch((x,), IDS), Batch((x.view(4, 2),), IDS), Batch((x.to(torch.int32),), IDS), Batch((x, x), IDS), Batch((x,), IDS, IDS > 0)]
     batches += [Batch((x + 1e-45,), IDS), Batch((x,), IDS.flip(0)), Batch((x,), IDS, IDS > 1), Batch((x.bfloat16(),), IDS), Batch((torch.tensor(0.0),), IDS)]
-    digests = [batch_digest(batch) for batch in batches]
+    digests = [tensor_digest(batch_tensors(batch)) for batch in batches]
     assert len(set(digests)) == len(digests) and all(0 <= digest < 2**63 for digest in digests)
-    assert batch_digest(Batch((x.T.contiguous().T,), IDS.clone())) == digests[0]
+    assert tensor_digest(batch_tensors(Batch((x.T.contiguous().T,), IDS.clone()))) == digests[0]
 
 
 def test_logits_in_half_precision_are_summed_in_float32_and_float64_stays():

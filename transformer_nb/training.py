@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['split_text', 'sample_batch', 'ngram_probabilities', 'lr_factor', 'learning_rate', 'make_adamw', 'make_optimizers',
-           'loss_by_position', 'evaluate', 'make_trainer', 'check_windows', 'train']
+           'loss_by_position', 'evaluate', 'make_trainer', 'train']
 
 # %% ../nbs/08_training.ipynb #b87fdee5
 import math
@@ -29,8 +29,7 @@ from transformer_nb.runs.checkpoints import (
     save_checkpoint,
 )
 from .runs.loop import History, run_loop
-from .runs.process import world_size
-from .runs.trainer import Trainer
+from .runs.trainer import Trainer, check_windows
 
 # %% ../nbs/08_training.ipynb #933e83ee
 def split_text(
@@ -38,7 +37,7 @@ def split_text(
     fraction: float = 0.1,  # the part that is kept from training
     at_most: int = 2**17,  # tokens to keep; so many tell a loss to three digits
 ) -> tuple[Integer[Tensor, "train"], Integer[Tensor, "validation"]]:
-    """The beginning of a text for training and its end for validation; cut windows afterwards, never before.
+    """The beginning of a text for training, its end for validation; windows are cut afterwards.
 
     Raises ValueError for a fraction that is not between 0 and 1.
     """
@@ -94,7 +93,9 @@ def lr_factor(
     step: int,  # counted from 0
     config: TrainingConfig,
 ) -> float:
-    "The learning rate of a step as a part of the highest: linear warm-up, then the schedule (`noam`: Vaswani et al., equation 3)."
+    """The learning rate of a step as a part of the highest: linear warm-up, then the schedule.
+
+    `noam` is equation 3 of Vaswani et al."""
     warmup = max(config.warmup_steps, 1)
     if step < warmup:
         return (step + 1) / warmup
@@ -215,31 +216,6 @@ def make_trainer(
         ids = partial(sample_batch, ids, model.config.block_size, config.batch_size)
     return Trainer(model, ids, config, make_optimizers, lr_factor, text)
 
-
-def check_windows(
-    model: nn.Module,
-    ids: Integer[Tensor, "train"],
-    config: TrainingConfig,
-) -> None:
-    "Raises ValueError where a model cannot learn from windows of a text, or a batch of them cannot be cut into equal parts."
-    block_size, parts = model.config.block_size, config.grad_accumulation_steps
-    if not getattr(model, "is_causal", True):
-        raise ValueError(
-            "a model that sees both sides sees the next token too, and learns only to copy it: give a causal model, or batches of your own"
-        )
-    if len(ids) <= block_size:
-        raise ValueError(
-            f"a window of {block_size} tokens and its next token need {block_size + 1} tokens,"
-            f" got a text of {len(ids)}: give a longer text or a smaller block_size"
-        )
-    if config.batch_size % (world_size() * parts):
-        factors = [f"{world_size()} processes"] * (world_size() > 1) + [
-            f"grad_accumulation_steps={parts}"
-        ] * (parts > 1)
-        raise ValueError(
-            f"batch_size must be divisible by {' times '.join(factors)}, got {config.batch_size}"
-        )
-
 # %% ../nbs/08_training.ipynb #ac2e6d3f
 def train(
     model: nn.Module,  # trained in place
@@ -256,7 +232,9 @@ def train(
     resume: dict | None = None,  # `Checkpoint.training` of the run to continue
     text: str = "",  # a digest of the data: a run is not resumed on other data
 ) -> History:
-    """Train a model, and return what was measured. Ctrl-C ends the run after its step, evaluated and saved like any other.
+    """Train a model, and return what was measured.
+
+    Ctrl-C ends the run after its step, evaluated and saved like any other.
 
     `ids` are token ids, from which windows for a `LanguageModel` are drawn, or an iterable of
     batches for any model: a list, a `DataLoader`, a class of your own. A batch is `(inputs,

@@ -65,15 +65,15 @@ class TrainingConfig:
     keep_checkpoints: int = config_field(1, "how many of the newest checkpoints stay")
     patience: int = config_field(
         0,
-        "evaluations without a new lowest validation loss after which a run ends; 0 for no early end",
+        "evaluations without a new lowest loss after which a run ends; 0 for no early end",
     )
     grad_accumulation_steps: int = config_field(
         1,
-        "parts in which a batch goes through the model, so that it fits into memory; the numbers are the same",
+        "parts in which a batch goes through the model, to fit into memory; same numbers",
     )
     shard: bool = config_field(
         False,
-        "with several processes: each keeps only its part of weights, gradients and optimizer state",
+        "with several processes: each keeps only its part of weights and optimizer state",
     )
     seed: int = config_field(0, "where all random numbers start")
     precision: str = config_field(
@@ -81,7 +81,7 @@ class TrainingConfig:
     )
     compile: bool = config_field(
         False,
-        "compile the model first: half a minute that only long runs earn back, and not on every machine",
+        "compile the model first: half a minute that only long runs earn back",
     )
     device: str = config_field("auto", "cpu, cuda, mps, or auto for the fastest that is available")
 

@@ -8,7 +8,7 @@ __all__ = ['orthogonalize', 'Muon', 'iteration_dtype', 'gather', 'shard_like', '
 # %% ../../nbs/beyond/12_since_2017.ipynb #f118af81
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params,  # matrices, or groups of them with options of their own, as in any optimizer
+        params: Iterable,  # matrices, or groups of them with options of their own, as in any optimizer
         lr: float | Tensor = 1e-3,  # of a tall matrix it is sqrt(rows / columns) times as much
         weight_decay: float = 0.1,  # decoupled, as in AdamW
         momentum: float = 0.95,  # the part of the mean gradient that a step keeps
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
             raise ValueError(wrong[0])
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None):
+    def step(self, closure: Callable | None = None) -> object:
         "One step, for all matrices that have a gradient; returns what the closure returns, if there is one."
         with torch.enable_grad():
             loss = None if closure is None else closure()

@@ -73,7 +73,7 @@ def write_files(
 def model_configs(
     model: nn.Module,
 ) -> tuple:
-    "The arguments that a model of the same class is made from: its configuration, and that of the decoder where it differs."
+    "What a model of its class is made from: its configuration, and the decoder's if that differs."
     config, target = model.config, getattr(model, "target_config", model.config)
     return (config,) if target == config else (config, target)
 
@@ -81,7 +81,7 @@ def model_configs(
 def sync(
     path: Path,  # a file or a directory
 ) -> None:
-    "Wait until the operating system has written it: a directory's names are part of what can be lost."
+    "Wait until the operating system has written it; the names in a directory can be lost too."
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -97,7 +97,7 @@ def save_checkpoint(
     tokenizer: AnyTokenizer | None = None,
     training: dict | None = None,  # `Trainer.state_dict()`
 ) -> None:
-    """Write weights, configuration, tokenizer and training state to a new directory, then rename it to its name.
+    """Write weights, configuration, tokenizer and training state to a directory, all or nothing.
 
     Raises ValueError for a model that could not be loaded again, FloatingPointError for weights
     that are not finite, and OSError where nothing can be written; whatever was there before stays
@@ -131,11 +131,11 @@ def save_checkpoint(
 def check_can_be_saved(
     model: nn.Module,
 ) -> None:
-    "Raises ValueError for a model whose class is not in `MODELS`, or whose weights are not those that its configuration makes."
+    "Raises ValueError for a class not in `MODELS`, and for weights that its config does not make."
     if MODELS.get(type(model).__name__, (None,))[0] is not type(model):
         raise ValueError(
             f"a checkpoint can hold {' or '.join(MODELS)}, got {type(model).__name__}:"
-            " add its class to MODELS in transformer_nb.runs.checkpoints, or leave out the directory"
+            " add its class to MODELS in runs.checkpoints, or leave out the directory"
         )
     with torch.device("meta"):
         fresh = type(model)(*model_configs(model))
@@ -146,8 +146,8 @@ def check_can_be_saved(
     if own != made:
         name, _ = min(own ^ made)
         raise ValueError(
-            f"{name} of this {type(model).__name__} is not as its configuration makes it, so that a checkpoint could not be"
-            " loaded again: leave out the directory"
+            f"{name} of this {type(model).__name__} is not as its configuration makes it, so that"
+            " a checkpoint could not be loaded again: leave out the directory"
         )
 
 
@@ -190,7 +190,8 @@ def prepare_directory(
     )
     if foreign:
         raise FileExistsError(
-            f"{directory} holds files that are no checkpoint ({', '.join(foreign[:3])}): choose another directory"
+            f"{directory} holds files that are no checkpoint ({', '.join(foreign[:3])}):"
+            " choose another directory"
         )
     return directory
 
@@ -294,7 +295,7 @@ def check_size(
     held: int,  # weights in the file
     tensors: int,  # that they are in
 ) -> None:
-    "Raises ValueError where configurations ask for a model that is larger than what the file holds; takes no memory for it."
+    "Raises ValueError where a model would be larger than what the file holds; takes no memory."
     for layers in (config.n_layers for config in configs):
         if layers > tensors:
             raise ValueError(f"{layers} layers are asked for, and the file has {tensors} tensors")

@@ -36,7 +36,7 @@ class RunDirectory:
         self,
         directory: str | Path,
         keep: int = 1,  # how many of the newest checkpoints stay
-        step: int = 0,  # from which the run continues; what the directory holds of later steps is discarded
+        step: int = 0,  # where the run continues; what is there of later steps is discarded
     ):
         self.directory, self.keep = prepare_directory(directory, of_run=True), keep
         with reporting_write_errors(self.directory):
@@ -91,7 +91,7 @@ class RunDirectory:
         tokenizer: AnyTokenizer | None,
         training: dict,
     ) -> None:
-        "Write a checkpoint for this step, let its files be found in the directory itself, and remove the checkpoints that are too old."
+        "Write a checkpoint, link its files into the directory itself, and remove the oldest ones."
         path = self.directory / f"step-{step:06d}"
         save_checkpoint(path, model, tokenizer, training)
         self.saved = [*(p for p in self.saved if p != path), path][-self.keep :]

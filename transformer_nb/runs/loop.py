@@ -46,7 +46,7 @@ def next_stop(
     step: int,  # steps taken so far
     config: TrainingConfig,
 ) -> int:
-    "The next step after which something is due: the loss is shown, the model evaluated or saved, or the run has ended."
+    "The next step after which something is due: showing the loss, evaluating, saving, the end."
     periods = [period for period in (10, config.eval_every, config.save_every) if period]
     return min(config.steps, *(step - step % period + period for period in periods))
 
@@ -89,7 +89,7 @@ class TrainingLoop:
         )
 
     def run(self) -> History:
-        "Train to the end of the run, to Ctrl-C, or until the validation loss stays above its lowest for `patience` evaluations."
+        "Train to the end of the run, to Ctrl-C, or until the validation loss has stalled."
         with self.bar, interrupt_flag() as noted:
             if not self.history.steps_done:
                 self.measure()
@@ -172,7 +172,7 @@ class TrainingLoop:
 
     def save(
         self,
-        best: bool = False,  # whether it is the model with the lowest validation loss, and not a place to resume from
+        best: bool = False,  # the model with the lowest validation loss, and not a place to resume
     ) -> None:
         """Write a checkpoint where there is a directory for it.
 

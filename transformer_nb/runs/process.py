@@ -115,8 +115,8 @@ class SingleProcess:
         "Whether the flag is true in any of the processes."
         return flag
 
-    def same_everywhere(self, number: int) -> bool:
-        "Whether all processes have this number."
+    def same_everywhere(self, tensors: list[Tensor]) -> bool:
+        "Whether all processes have the same tensors."
         return True
 
     def gather_tensor(self, tensor: Shaped[Tensor, "*batch"]) -> Shaped[Tensor, "*batch"]:
@@ -134,5 +134,5 @@ class SingleProcess:
         return model
 
     def report_lost_processes(self) -> AbstractContextManager[None]:
-        "A context for calls that communicate: it turns a lost process into a ConnectionError of one line."
+        "A context for calls that communicate: a lost process becomes a ConnectionError."
         return nullcontext()

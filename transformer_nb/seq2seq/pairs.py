@@ -21,7 +21,7 @@ from ..transformer import shift_right
 
 # %% ../../nbs/workshop/pairs.ipynb #b36d8fc2
 class PairTokenizer:
-    "Texts of different lengths as rows of token ids: 0 pads a row, 1 starts a text, 2 ends it, and the characters follow."
+    "Texts as rows of token ids: 0 pads a row, 1 starts a text, 2 ends it, then the characters."
 
     pad, start, stop = 0, 1, 2
 
@@ -103,7 +103,9 @@ def pair_batch(
     pad: int = PairTokenizer.pad,
     start: int = PairTokenizer.start,
 ) -> tuple[PairInputs, Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-    "A batch for `train`: what an `EncoderDecoder` is called with (source, shifted target, mask of the source), targets, and their mask."
+    """A batch for `train`: the arguments of an `EncoderDecoder`, the targets, and their mask.
+
+    The arguments are the source, the target shifted right, and the mask of the source."""
     return (source, shift_right(target, start), (source != pad)[:, None]), target, target != pad
 
 
@@ -142,7 +144,8 @@ def average_checkpoints(
         if other != shapes[0]:
             name = min(name for name, _ in shapes[0].items() ^ other.items())
             raise ValueError(
-                f"states 0 and {i} are not of one model: {name} is {shapes[0].get(name)} and {other.get(name)}"
+                f"states 0 and {i} are not of one model:"
+                f" {name} is {shapes[0].get(name)} and {other.get(name)}"
             )
     return {
         name: sum(s[name].double() for s in states).div(len(states)).to(value.dtype)
