@@ -221,81 +221,115 @@ cpu.decoding
 cpu.hooks
     or any(getattr(nn_module, name) for name in OF_ALL_MODULES) ->   # a hook for all modules is not seen
     if not hooks_are_visible(): -> if False:  # asked where hooks cannot be seen
+runs.process
+    module.set_rng_state(before, *which) -> pass  # the caller's random numbers are lost
+    generator.set_state(module.get_rng_state(*which)) -> pass  # the same dropout in each step
+runs.batches
+    masked_fill(~batch.mask, NOT_COUNTED) -> masked_fill(batch.mask, NOT_COUNTED)  # what does not count is learned
+    return "sum", count_targets(batch) / processes -> return "mean", parts  # each part weighs the same
+    count_targets(batch) / processes -> count_targets(batch)  # the gradients of several processes are averaged once more
+    if batch.mask is None and len -> if len  # a mask is overlooked where the rows are even
+    x.tensor_split(parts) for x in batch.inputs -> x.roll(1, 0).tensor_split(parts) for x in batch.inputs  # inputs of other targets
+    logits, targets.flatten(), reduction=reduction, label_smoothing=label_smoothing -> logits, targets.flatten(), reduction=reduction  # no smoothing
+    torch.promote_types(logits.dtype, torch.float32) -> torch.float32  # float64 is rounded
+    if not count_targets(batch): -> if False:  # nothing counts, and the loss is nan
+    if negative.any(): -> if False:  # targets that are left out in silence
+    or logits.shape[:2] != batch.targets.shape ->   # logits of another length
+    (rows < parts or any( -> (any(  # a part without rows
+    with random_state_of(self.generator): -> if True:  # the order of the batches is drawn from the caller's random numbers
+    while self.taken < taken: -> while False:  # a resumed run begins with the first batch
+    if taken < self.taken: -> if False:  # a run that goes back goes on
+    total / count -> total / number  # each batch weighs the same
+    with evaluation_mode(model), random_state_of -> with random_state_of  # measured with dropout
+    "generator" in state: -> False:  # a run on ids goes on with batches
 runs.distributed
-    part.chunk(self.size)[self.rank] -> part  # each process learns from the whole batch
+    tensor.tensor_split(self.size)[self.rank] -> tensor  # each process learns from the whole batch
     isinstance(error, dist.DistError) -> False  # an error of the network is one's own
     return modules[-1:] == [__name__] -> return True  # an error of the model is blamed on another
     return modules[-1:] == [__name__] -> return False  # a backward pass without the others is one's own error
     (dist.DistError, *OWN_ERRORS) -> dist.DistError  # no memory, blamed on another
     with torch.random.fork_rng(devices=[]): -> if True:  # a checkpoint draws random numbers
     warnings.filterwarnings -> (lambda *_: None)  # warnings that nobody can heed
-    nullcontext() if last or self.shard else self.shared.no_sync() -> nullcontext()  # a message for each part of a batch
-    self.shared.set_requires_gradient_sync(last) -> pass  # the same of a sharded model
-    part.chunk(self.size)[self.rank] -> part.chunk(self.size)[0]  # all learn from the same rows
+    nullcontext() if last or self.shard else self.wrapped.no_sync() -> nullcontext()  # a message for each part of a batch
+    self.wrapped.set_requires_gradient_sync(last) -> pass  # the same of a sharded model
+    tensor.tensor_split(self.size)[self.rank] -> tensor.tensor_split(self.size)[0]  # all learn from the same rows
     return values / self.size -> return values  # the sum of the losses for their mean
     {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
-    if batch_size % (self.size * accumulate): -> if False:  # shares that are not equal
-training
-    module.set_rng_state(before, *which) -> pass  # the caller's random numbers are lost
-    generator.set_state(module.get_rng_state(*which)) -> pass  # the same dropout in each step
+    return bool(largest.sum() == 0) -> return True  # other batches in another process
+    self.kind(*model_configs(model)) -> self.kind(model.config)  # a decoder as deep as the encoder
+    {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
+runs.state
+    optimizer.load_state_dict( -> dict(  # the optimizer starts anew
+    if len(found) != kind["parameters"]: -> if False:  # a run goes on with half of its optimizer
+runs.trainer
+    if config.batch_size % (world_size() * parts): -> if False:  # shares that are not equal
     with random_state_of(self.dropout): -> if True:  # dropout draws from the caller's random numbers
     self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
-    self.dropout.manual_seed(self.team.seed_of(number)) -> pass  # all processes drop the same
-    if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
-    (self.config.learning_rate, self.config.muon_learning_rate) -> (self.config.learning_rate, self.config.learning_rate)  # muon at adamw's rate
+    self.dropout.manual_seed(seed) -> pass  # all processes drop the same
+    group["initial_lr"] * self -> self.config.learning_rate * self  # muon at adamw's rate
     enabled=self.config.precision == "bf16" -> enabled=False  # bf16 is not heard
-    left = 0.5 * (1 - math.cos(math.pi * left)) -> left = left**2  # another curve
-    ids[:cut], ids[cut:] -> ids[:cut], ids[cut // 2 :]  # validation on the text that was trained on
-    windows[:, :-1], windows[:, 1:] -> windows[:, :-1], windows[:, :-1]  # not shifted
-    torch.arange(block_size + 1) -> torch.arange(block_size + 2)  # windows of another length
-    if step < warmup: -> if False:  # no warm-up
-    math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
-    if p.dim() >= 2] -> ]  # gains and biases decayed, and stepped twice
     if self.config.grad_clip or measure: -> if measure:  # no clipping
     optimizer.zero_grad() -> pass  # gradients add up
-    loss.backward() -> pass  # nothing is learned
-    logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
-    with evaluation_mode(model): -> if True:  # measured with dropout
     if not math.isfinite(loss): -> if False:  # nan goes on
-    self.generator.set_state(tensors.pop("generator")) -> tensors.pop("generator")  # another order of the data after a resume
-    optimizer.load_state_dict({ -> dict({  # the optimizer starts anew
-    y.flatten()) / parts -> y.flatten())  # the parts of a batch count as much as the whole
-    if may_look and not loss.isfinite(): -> if False:  # a step is taken with what is no number
-    error_if_nonfinite=may_look -> error_if_nonfinite=False  # nor is the gradient looked at
+    / divisor ->    # the parts of a batch count as much as the whole
+    if self.may_inspect and not loss.isfinite(): -> if False:  # a step is taken with what is no number
+    error_if_nonfinite=self.may_inspect -> error_if_nonfinite=False  # nor is the gradient looked at
     self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen
-    0 < config.patience < len( -> 0 > len(  # never stops early
-    history.best == len(history.validation_loss) - 1: -> False:  # the best is not kept
-    last=part == parts -> last=True  # a message for each part of a batch
-    team is None or team.rank == 0 -> True  # every process writes
+    last=i == parts -> last=True  # a message for each part of a batch
     if self.text and state.get("text", self.text) != self.text: -> if False:  # a run goes on with another text
+    self.batches.load_state_dict(tensors, len(loss)) -> pass  # another order of the data after a resume
+    self.targets_seen += count_targets(batch) -> self.targets_seen += len(batch.targets)  # rows for tokens
+runs.loop
+    0 < self.config.patience < len( -> 0 > len(  # never stops early
+    self.history.best == len(self.history.validation_loss) - 1: -> False:  # the best is not kept
+    and self.process.is_main: -> :  # every process writes
+    if self.history.evaluated[-1:] == [self.history.steps_done]: -> if False:  # measured twice
 runs.checkpoints
-    raise FloatingPointError(f"{bad[0]} -> print(f"{bad[0]}  # nan saved over what was whole
+    raise FloatingPointError( -> print(  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
     if tables > LARGEST_TABLES: -> if False:  # tables of any size
-    if config.n_layers > len(file.keys()): -> if False:  # a billion layers are tried
+    if layers > tensors: -> if False:  # a billion layers are tried
     old.rename(directory) -> pass  # an error between the renames loses the old one
     directory.rename(old) -> shutil.rmtree(directory)  # deleted before the new one is there
     (*directory.iterdir(), directory) -> directory.iterdir()  # the names are not on the disk
     items(), reverse=True), -> items()),  # the oldest, not the newest
+    if own != made: -> if False:  # weights that no configuration makes are saved, and cannot be loaded
+    return (config,) if target == config else (config, target) -> return (config,)  # the configuration of the decoder is lost
+runs.directory
     if row["step"] <= step] -> ]  # lines of steps that are to come again
-    publish(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
-seq2seq.decoding
-    torch.where(places == lengths, self.stop, self.pad) -> torch.where(places >= lengths, self.stop, self.pad)  # filled with stop
+    link_file(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
+config.training
+    "label_smoothing", below=1) -> )  # any number smooths labels
+training
+    ids[:cut], ids[cut:] -> ids[:cut], ids[cut // 2 :]  # validation on the text that was trained on
+    windows[:, :-1], windows[:, 1:] -> windows[:, :-1], windows[:, :-1]  # not shifted
+    torch.arange(block_size + 1) -> torch.arange(block_size + 2)  # windows of another length
+    left = 0.5 * (1 - math.cos(math.pi * left)) -> left = left**2  # another curve
+    if step < warmup: -> if False:  # no warm-up
+    math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
+    if p.dim() >= 2] -> ]  # gains and biases decayed, and stepped twice
+    eps=config.eps -> eps=1e-8  # the paper's epsilon is not heard
+    logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
+    with evaluation_mode(model): -> if True:  # measured with dropout
+    check_can_be_saved(model) -> pass  # what was learned cannot be kept
+    check_repeatable(validation_ids) -> pass  # validation batches that are there only once
+seq2seq.pairs
+    torch.where(positions == lengths, self.stop, self.pad) -> torch.where(positions >= lengths, self.stop, self.pad)  # filled with stop
     going = (ids == self.stop).cumsum(dim=1) == 0 -> going = ids != self.stop  # reads on behind the stop
+    shift_right(target, start), (source != pad) -> target, (source != pad)  # no shift
+    (source != pad)[:, None] -> (source == source)[:, None]  # the padding is attended to
+    target, target != pad -> target, target == target  # the padding is counted
+    sum(s[name].double() for s in states).div(len(states)) -> states[-1][name]  # the last, not the mean
+seq2seq.decoding
     label_smoothing=epsilon) -> label_smoothing=0.0)  # no smoothing
     ignored = -100 if padding is None else padding -> ignored = -100  # padding counts
     min(step**-0.5, step * warmup**-1.5) -> min(step**-0.5, step * warmup**-0.5)  # another warm-up
-    betas=(0.9, 0.98) -> betas=(0.9, 0.999)  # PyTorch's memory
-    shift_right(target, start), source_mask -> target, source_mask  # no shift
-    source_mask=(source != pad)[:, None]) -> source_mask=None)  # the filling is attended
-    label_smoothing(logits, target, epsilon, padding=pad) -> label_smoothing(logits, target, epsilon)  # the filling is counted
     text[:, len(self.cache[0][0]) :] -> text  # everything anew, into the cache
     memory.repeat_interleave(copies, dim=0) -> memory.repeat(copies, 1, 1)  # the source of another row
     own.reorder(rows) -> pass  # the cache of another beam
     total[:, 0] = 0.0 -> total[:] = 0.0  # all beams the same
     min(2 * n_beams, -> min(n_beams,  # too few to go on
     <= score[:, -1:] -> <= score[:, :1]  # stops too early
-    sum(s[name].double() for s in states).div(len(states)) -> states[-1][name]  # the last, not the mean
 convert.weights
     reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
     model.eval() -> model.train()  # left in training mode
@@ -344,6 +378,7 @@ convert.export
 convert.comparison
     if ours not in INCOMPARABLE -> if True  # outputs that are not the same
 modern.muon
+    if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
     .clamp(min=1e-7) ->   # zeros become nan
     X.norm(dim=(-2, -1), keepdim=True) -> X.norm()  # one length for all matrices
     not group[name] >= 0 -> group[name] < 0  # nan is a rate
@@ -439,7 +474,8 @@ def survives(module: str, before: str, after: str, copy: Path, everywhere: bool)
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    names = [module.replace(".", "_"), module.split(".")[0], module.split(".")[-1]]
+    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line"}
+    names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 
 

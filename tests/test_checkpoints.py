@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 import transformer_nb.runs.checkpoints as checkpoints
 from transformer_nb.__main__ import main
-from transformer_nb.runs.checkpoints import Run, load_checkpoint, newest_checkpoint, read_metrics, save_checkpoint
+from transformer_nb.runs.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from transformer_nb.runs.directory import RunDirectory, read_metrics
 from transformer_nb.tokenization import BPETokenizer, CharTokenizer
-from transformer_nb.training import Trainer, TrainingConfig, train
+from transformer_nb.training import TrainingConfig, make_trainer, train
 from transformer_nb.transformer import LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the copies do nothing but files
@@ -143,8 +144,8 @@ def damage(path, content):
 ])
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, file, content, shapes_unchecked):
     ids, tokenizer, model = text_and_model()
-    trainer = Trainer(model, ids, short_run())
-    save_checkpoint(tmp_path / "m", model, tokenizer, trainer.state())
+    trainer = make_trainer(model, ids, short_run())
+    save_checkpoint(tmp_path / "m", model, tokenizer, trainer.state_dict())
     damage(tmp_path / "m" / file, content)
     with pytest.raises(ValueError, match="the checkpoint in .* is damaged or of another program: ") as error:
         load_checkpoint(tmp_path / "m")
@@ -221,12 +222,12 @@ def save_alone(path, value):
 
 def save_in_a_run(path, value):
     step = int(value)
-    Run(path, step=step - 1).save(step, marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
+    RunDirectory(path, step=step - 1).save(step, marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
 
 
 def save_anew(path, value):
     "A new run, which has fewer steps behind it than the one whose place it takes."
-    Run(path).save(10 - int(value), marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
+    RunDirectory(path).save(10 - int(value), marked(value), CharTokenizer.from_text(TEXT), {"tensors": {"x": torch.tensor(value)}})
 
 
 @pytest.mark.parametrize("save", [save_alone, save_in_a_run, save_anew])
@@ -295,7 +296,7 @@ class Runs:
     def __init__(self, folder, *options):
         self.folder = folder
         command = [sys.executable, Path(__file__).with_name("killing.py"), self.new("warm"), *RUN, *options]
-        environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[1])}
+        environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[2])}
         self.log = open(folder / "log", "w")
         self.process = subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, stderr=self.log, text=True)
         assert self.run("whole")[0] == 0, self.said()
@@ -385,7 +386,7 @@ def test_a_run_killed_at_any_event_ends_in_the_weights_of_one_that_was_not(runs)
 
 def test_the_newest_checkpoints_stay(tmp_path):
     ids, tokenizer, model = text_and_model()
-    train(model, ids, short_run(save_every=2, keep=3), directory=tmp_path / "run", tokenizer=tokenizer)
+    train(model, ids, short_run(save_every=2, keep_checkpoints=3), directory=tmp_path / "run", tokenizer=tokenizer)
     steps = sorted(checkpoints.saved_steps(tmp_path / "run"))
     assert steps == [8, 10, 12] and newest_checkpoint(tmp_path / "run").name == "step-000012"
     assert len(load_checkpoint(tmp_path / "run" / "step-000008").training["tensors"]["loss"]) == 8
@@ -397,7 +398,7 @@ def test_the_newest_checkpoints_stay(tmp_path):
 def test_a_new_run_takes_the_place_of_an_old_one_once_it_has_saved(tmp_path):
     ids, tokenizer, model = text_and_model()
     train(model, ids, short_run(), directory=tmp_path / "run", tokenizer=tokenizer)
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     assert len(load_checkpoint(tmp_path / "run").training["tensors"]["loss"]) == 12 and not list(read_metrics(tmp_path / "run"))
     run.save(3, marked(5.0), tokenizer, {"tensors": {"x": torch.tensor(5.0)}})
     assert mark(tmp_path / "run") == 5 and sorted(checkpoints.saved_steps(tmp_path / "run")) == [3]
@@ -416,14 +417,14 @@ def test_the_metrics_say_how_it_went(tmp_path):
 
 
 def test_a_run_that_goes_on_forgets_what_it_said_of_the_steps_to_come(tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     for step in (1, 2, 3):
         run.log(step, loss=float(step))
-    assert [row["step"] for row in read_metrics(Run(tmp_path / "run", step=2).directory)] == [1, 2]
+    assert [row["step"] for row in read_metrics(RunDirectory(tmp_path / "run", step=2).directory)] == [1, 2]
 
 
 def test_a_line_that_was_being_written_does_not_count(tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     run.log(1, loss=2.0)
     with open(run.metrics, "a") as file:
         file.write('[1]\n{"step": "x"}\n{"step": 2, "lo')
@@ -508,9 +509,9 @@ def spoiled(tmp_path_factory):
     "A directory with a checkpoint, and its files as they should be."
     directory = tmp_path_factory.mktemp("fuzz") / "m"
     ids, _, model = text_and_model()
-    trainer = Trainer(model, ids, short_run())
-    trainer.advance(1)
-    save_checkpoint(directory, model, BPETokenizer.from_text(TEXT, 260), trainer.state())
+    trainer = make_trainer(model, ids, short_run())
+    trainer.run_steps(1)
+    save_checkpoint(directory, model, BPETokenizer.from_text(TEXT, 260), trainer.state_dict())
     return directory, {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -526,7 +527,7 @@ def test_whatever_is_in_the_files_is_loaded_or_refused_in_one_line(spoiled, data
     try:
         model, _, training = load_checkpoint(directory)
         if training is not None:
-            Trainer(model, torch.zeros(50, dtype=torch.long), short_run()).restore(training)
+            make_trainer(model, torch.zeros(50, dtype=torch.long), short_run()).load_state_dict(training)
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes

@@ -72,7 +72,7 @@ def test_the_default_trains_with_muon_on_any_torch(folder, capsys, monkeypatch):
 
 
 def test_main_leaves_the_random_numbers_of_its_caller(folder, capsys, monkeypatch):
-    monkeypatch.setattr("transformer_nb.__main__.write", lambda *args, **options: "")
+    monkeypatch.setattr("transformer_nb.__main__.generate_text", lambda *args, **options: "")
     torch.manual_seed(7)
     before = torch.get_rng_state()
     assert run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY, "--dropout", "0.1", "--seed", "3")[0] == 0
@@ -81,11 +81,11 @@ def test_main_leaves_the_random_numbers_of_its_caller(folder, capsys, monkeypatc
 
 def test_every_option_reaches_its_configuration(folder, capsys):
     options = "--preset paper --n-layers 1 --n-heads 2 --d-model 16 --block-size 8 --no-bias --norm-first --steps 2 --batch-size 2"
-    run(capsys, "train", "--data", "text.txt", "--out", "run", *options.split(), "--schedule", "paper", "--device", "cpu")
+    run(capsys, "train", "--data", "text.txt", "--out", "run", *options.split(), "--schedule", "noam", "--device", "cpu")
     model, _, state = load_checkpoint("run")
     assert (model.config.activation, model.config.positions) == ("relu", "sinusoidal")  # of the preset
     assert (model.config.norm_first, model.config.bias, model.config.block_size) == (True, False, 8)  # of the user
-    assert (state["config"]["steps"], state["config"]["schedule"]) == (2, "paper")
+    assert (state["config"]["steps"], state["config"]["schedule"]) == (2, "noam")
 
 
 @pytest.mark.parametrize("command", [["train"], ["generate"]])
@@ -182,7 +182,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder):
     program = """
 import os, signal, sys
 from transformer_nb.__main__ import main
-from transformer_nb.training import Trainer
+from transformer_nb.runs.trainer import Trainer
 
 step = Trainer.step
 

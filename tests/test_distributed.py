@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -15,59 +16,82 @@ import torch
 import torch.distributed as dist
 from helpers import one_line, small_config
 
-from transformer_nb.runs.checkpoints import load_checkpoint, read_metrics
-from transformer_nb.runs.distributed import Team
-from transformer_nb.training import Trainer, TrainingConfig
+from transformer_nb.runs.batches import Batch
+from transformer_nb.runs.checkpoints import load_checkpoint
+from transformer_nb.runs.directory import read_metrics
+from transformer_nb.runs.distributed import DistributedRun
+from transformer_nb.training import TrainingConfig, make_trainer, sample_batch
 from transformer_nb.transformer import LanguageModel
 
 SHARDS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)  # the oldest that is known to shard on CPUs
 shards = pytest.mark.skipif(not SHARDS, reason="sharding on CPUs is tested from PyTorch 2.9 on")
 RUNS = {
     "plain": {},
-    "parts": dict(accumulate=2),
-    "muon": dict(optimizer="muon", accumulate=2),
+    "parts": dict(grad_accumulation_steps=2),
+    "muon": dict(optimizer="muon", grad_accumulation_steps=2),
     "sharded": dict(shard=True),
-    "sharded parts": dict(shard=True, accumulate=2, save_every=5),
+    "sharded parts": dict(shard=True, grad_accumulation_steps=2, save_every=5),
     "sharded muon": dict(shard=True, optimizer="muon"),
     "dropout": {},
     "first half": dict(steps=6, save_every=3),
     "sharded half": dict(steps=6, shard=True, optimizer="muon"),
     "dropout half": dict(steps=6, schedule="constant"),
     "dropout whole": dict(schedule="constant"),
+    "masked": dict(batches="masked"),
+    "masked parts": dict(batches="masked", grad_accumulation_steps=3),
+    "unmasked": dict(batches="uneven", grad_accumulation_steps=2),
+    "pairs": dict(batches="pairs", label_smoothing=0.1),
+    "pairs parts": dict(batches="pairs", label_smoothing=0.1, grad_accumulation_steps=2),
+    "sharded pairs": dict(batches="pairs", label_smoothing=0.1, shard=True, grad_accumulation_steps=3),
+    "sharded pairs half": dict(batches="pairs", label_smoothing=0.1, shard=True, steps=6),
 }
 RUNS = {name: options for name, options in RUNS.items() if SHARDS or not options.get("shard")}
 PROGRAM = """
 import dataclasses, json, os, sys, torch
 from pathlib import Path
-from transformer_nb import CharTokenizer, LanguageModel, TrainingConfig, TransformerConfig, load_checkpoint, train
+from transformer_nb import CharTokenizer, EncoderDecoder, LanguageModel, TrainingConfig, TransformerConfig, load_checkpoint, train
 
 folder, runs, found = Path(sys.argv[1]), json.loads(sys.argv[2]), {}
 text = "to be or not to be, that is the question. " * 8
 tokenizer = CharTokenizer.from_text(text)
+
+def batches_of(kind):  # seven rows of windows, of which ever fewer positions count, and none in the last two
+    generator, found = torch.Generator().manual_seed(int(os.environ["RANK"]) if kind == "other" else 0), []
+    for _ in range(3):
+        windows = tokenizer.encode(text)[torch.randint(300, (7, 1), generator=generator) + torch.arange(9)]
+        mask = torch.rand(7, 8, generator=generator) < torch.linspace(1.2, 0.0, 7)[:, None]
+        mask[-2:] = False
+        x, y = windows[:, :-1], windows[:, 1:]
+        found.append({"pairs": ((y, x, mask[:, None] | (x[:, None] > 3)), y, mask), "uneven": (x, y)}.get(kind, (x, y, mask)))
+    return found
+
 for name, options in runs.items():
     torch.manual_seed(0)
     config = TransformerConfig(tokenizer.vocab_size, block_size=8, n_layers=2, n_heads=2, d_model=8, dropout=0.3 * ("dropout" in name))
-    model, state = LanguageModel(config), None
+    kind, state = options.pop("batches", None), None
+    deeper = TransformerConfig(tokenizer.vocab_size, block_size=8, n_layers=3, n_heads=2, d_model=8)
+    model = EncoderDecoder(config, deeper) if kind == "pairs" else LanguageModel(config)
     if "from" in options:
         model, _, state = load_checkpoint(folder / options.pop("from"))
     common = dict(steps=12, batch_size=8, warmup_steps=3, schedule="constant", eval_every=4, patience=50, grad_clip=0.5, device="cpu")
     ids, looks = tokenizer.encode(text), []
+    data, validation = (ids, ids[:90]) if kind is None else (batches_of(kind), batches_of(kind)[:2])
     try:
         training = TrainingConfig(**{**common, **options})
-        history = train(model, ids, training, ids[:90], looks.append, folder / name, tokenizer, state)
+        history = train(model, data, training, validation, looks.append, folder / name, tokenizer, state)
         found[name] = {"loss": history.loss, "validation": history.validation_loss, "looks": len(looks)}
-    except FloatingPointError as error:
+    except (FloatingPointError, ValueError) as error:
         found[name] = {"error": str(error)}
 (folder / ("rank" + os.environ.get("RANK", "0"))).write_text(json.dumps(found))
 """
 VICTIM = """
 import os, signal, sys
 import transformer_nb.__main__ as program
-from transformer_nb.runs.checkpoints import Run
-from transformer_nb.training import Trainer
+from transformer_nb.runs.directory import RunDirectory
+from transformer_nb.runs.trainer import Trainer
 
 what, at, signal_number, *arguments = sys.argv[1:]
-owner = {"step": Trainer, "save": Run}[what]
+owner = {"step": Trainer, "save": RunDirectory}[what]
 original, calls = getattr(owner, what), []
 
 def counted(*args, **options):
@@ -113,35 +137,35 @@ def learn(folder, size, runs):
 # One process that knows what it would do.
 
 
-@pytest.mark.parametrize("batch_size, accumulate", [(3, 1), (6, 2)])
-def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, batch_size, accumulate):
+@pytest.mark.parametrize("batch_size, parts", [(3, 1), (6, 2)])
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, batch_size, parts):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    config = TrainingConfig(batch_size=batch_size, accumulate=accumulate, device="cpu")
+    config = TrainingConfig(batch_size=batch_size, grad_accumulation_steps=parts, device="cpu")
     with pytest.raises(ValueError, match=f"divisible by 2 processes.*, got {batch_size}"):
-        Trainer(LanguageModel(small_config()), torch.arange(30) % 13, config)
+        make_trainer(LanguageModel(small_config()), torch.arange(30) % 13, config)
 
 
-def lone_team(rank=0, **fields):
+def lone_process(rank=0, **fields):
     "One process of two, without the other."
-    team = Team.__new__(Team)
-    vars(team).update(rank=rank, size=2, seed=0, shard=False, device=torch.device("cpu"), **fields)
-    return team
+    process = DistributedRun.__new__(DistributedRun)
+    vars(process).update(rank=rank, size=2, seed=0, shard=False, device=torch.device("cpu"), **fields)
+    return process
 
 
 def test_each_process_has_rows_and_random_numbers_of_its_own():
     batch, rows, seeds = torch.arange(12).reshape(4, 3), {}, {}
     for rank, step in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        (rows[rank, step],), seeds[rank, step] = lone_team(rank).rows(batch), lone_team(rank).seed_of(step)
+        rows[rank, step], seeds[rank, step] = lone_process(rank).local_rows(batch), lone_process(rank).step_seed(step)
     assert torch.cat([rows[0, 1], rows[1, 1]]).equal(batch) and len(rows[0, 0]) == 2
     assert len(set(seeds.values())) == 4
 
 
 def test_the_random_numbers_of_a_step_are_the_callers_again_after_it():
     model = LanguageModel(small_config(dropout=0.5))
-    trainer, drawn = Trainer(model, torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu")), []
+    trainer, drawn = make_trainer(model, torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu")), []
     model.embedding.dropout.register_forward_hook(lambda module, inputs, output: drawn.append(output == 0))
-    trainer.team = lone_team(rank=1, backward=lambda compute_loss, last: compute_loss())
+    trainer.process, trainer.compared = lone_process(rank=1, backward=lambda compute_loss, last: compute_loss()), True
     torch.manual_seed(3)
     before = torch.get_rng_state()
     trainer.gradient_norm = None
@@ -153,11 +177,12 @@ def test_the_random_numbers_of_a_step_are_the_callers_again_after_it():
 
 
 def test_only_the_last_part_of_a_batch_is_sent():
-    trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, accumulate=3, device="cpu"))
+    trainer = make_trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, grad_accumulation_steps=3, device="cpu"))
     sent = []
-    trainer.team = SimpleNamespace(backward=lambda compute_loss, last: sent.append(last) or compute_loss())
+    backward = lambda compute_loss, last: sent.append(last) or compute_loss()
+    trainer.process = SimpleNamespace(backward=backward, size=1, local_rows=lambda tensor: tensor)
     x = torch.arange(48).reshape(6, 8) % 13
-    trainer.gradient(x, x)
+    trainer.backward(Batch((x,), x))
     assert sent == [False, False, True]
 
 
@@ -173,18 +198,18 @@ def alone():
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=shards)], ids=["whole", "sharded"])
-def team_of_one(alone, request):
-    "A team that is one process, its model, and what it is called with."
-    team = lone_team()
-    team.size, team.shard = 1, request.param
+def process_of_one(alone, request):
+    "A run that is one process, its model, and what it is called with."
+    process = lone_process()
+    process.size, process.shard = 1, request.param
     model = LanguageModel(small_config())
-    return team, model, team.share(model), torch.arange(16).reshape(2, 8) % 13
+    return process, model, process.wrap_model(model), torch.arange(16).reshape(2, 8) % 13
 
 
-def test_parts_of_a_batch_are_added_up_before_they_are_sent(team_of_one):
-    team, model, shared, x = team_of_one
+def test_parts_of_a_batch_are_added_up_before_they_are_sent(process_of_one):
+    process, model, shared, x = process_of_one
     plain, sent = LanguageModel(small_config()), []
-    plain.load_state_dict({name: team.whole(value) for name, value in model.state_dict().items()})
+    plain.load_state_dict({name: process.gather_tensor(value) for name, value in model.state_dict().items()})
 
     def hook(_, bucket):
         sent.append(True)
@@ -192,71 +217,71 @@ def test_parts_of_a_batch_are_added_up_before_they_are_sent(team_of_one):
         done.set_result(bucket.buffer())
         return done
 
-    if not team.shard:
+    if not process.shard:
         shared.register_comm_hook(None, hook)
     for row, last in ((0, False), (1, True)):
-        team.backward(lambda: shared(x[row : row + 1]).logsumexp(-1).sum(), last=last)
-        if team.shard:  # what was sent is with the parameters
+        process.backward(lambda: shared(x[row : row + 1]).logsumexp(-1).sum(), last=last)
+        if process.shard:  # what was sent is with the parameters
             sent += [True for p in model.parameters() if p.grad is not None][:1]
         assert bool(sent) == last
     plain(x).logsumexp(-1).sum().backward()
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(team.whole(p.grad), q.grad, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(process.gather_tensor(p.grad), q.grad, atol=1e-5, rtol=1e-5)
 
 
-def error_of(team, shared, x):
+def error_of(process, shared, x):
     with pytest.raises((RuntimeError, ConnectionError)) as error:
-        team.backward(lambda: shared(x).float().logsumexp(-1).mean(), last=True)
+        process.backward(lambda: shared(x).float().logsumexp(-1).mean(), last=True)
     return error.value
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError, NotImplementedError])
-def test_an_error_in_the_forward_pass_is_not_blamed_on_another(team_of_one, kind):
-    team, model, shared, x = team_of_one
+def test_an_error_in_the_forward_pass_is_not_blamed_on_another(process_of_one, kind):
+    process, model, shared, x = process_of_one
     model.stack.layers[1].attention.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(kind("connection closed by gloo")))
-    error = error_of(team, shared, x)
+    error = error_of(process, shared, x)
     assert type(error) is kind and str(error) == "connection closed by gloo"
 
 
-def test_an_error_of_torch_in_the_forward_pass_is_not_blamed_on_another(team_of_one):
-    team, model, shared, x = team_of_one
+def test_an_error_of_torch_in_the_forward_pass_is_not_blamed_on_another(process_of_one):
+    process, model, shared, x = process_of_one
     model.stack.layers[1].feed_forward.register_forward_hook(lambda module, inputs, output: output @ output[:, :3])
-    assert type(error_of(team, shared, x)) is RuntimeError
+    assert type(error_of(process, shared, x)) is RuntimeError
 
 
-def test_an_error_of_a_hook_in_the_backward_pass_is_not_blamed_on_another(team_of_one):
-    team, model, shared, x = team_of_one
+def test_an_error_of_a_hook_in_the_backward_pass_is_not_blamed_on_another(process_of_one):
+    process, model, shared, x = process_of_one
 
     def fail(gradient):
         raise RuntimeError("my own")
 
     model.stack.layers[1].feed_forward.register_forward_hook(lambda module, inputs, output: output.register_hook(fail) and None)
-    error = error_of(team, shared, x)
+    error = error_of(process, shared, x)
     assert type(error) is RuntimeError and str(error) == "my own"
 
 
 def test_an_error_in_sampling_is_not_blamed_on_another(alone):
-    team = lone_team()
-    team.size = 1
-    trainer = Trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu"))
-    trainer.team, trainer.forward = team, team.share(trainer.model)
+    process = lone_process()
+    process.size = 1
+    trainer = make_trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu"))
+    trainer.process, trainer.forward, trainer.compared = process, process.wrap_model(trainer.model), True
     trainer.step(0)
-    trainer.ids = torch.arange(3)  # shorter than a window
+    trainer.batches.sample = partial(sample_batch, torch.arange(3), 8, 6)  # a text shorter than a window
     with pytest.raises(RuntimeError) as error:
         trainer.step(1)
     assert not isinstance(error.value, ConnectionError)
 
 
 def test_whatever_collectives_raise_is_lost_contact_and_the_error_is_named(alone):
-    team, wrong = lone_team(), torch.ones(3).to(torch.float8_e5m2)  # which gloo cannot add up
+    process, wrong = lone_process(), torch.ones(3).to(torch.float8_e5m2)  # which gloo cannot add up
     with pytest.raises(ConnectionError, match="lost contact with another process of this run .*type.*; nothing is saved yet") as error:
-        team.mean(wrong)
+        process.all_reduce_mean(wrong)
     assert one_line(error) and isinstance(error.value.__cause__, RuntimeError)
     assert str(error.value.__cause__).splitlines()[0] in str(error.value)
 
 
 def test_an_error_of_the_network_is_lost_contact_wherever_it_is_raised():
-    with pytest.raises(ConnectionError, match=r"this run \(no route\); nothing is saved yet: start all of them again") as error, lone_team().contact():
+    with pytest.raises(ConnectionError, match=r"this run \(no route\); nothing is saved yet: start all of them again") as error, lone_process().report_lost_processes():
         raise dist.DistNetworkError("no route\nand a page more")
     assert one_line(error) and isinstance(error.value.__cause__, dist.DistNetworkError)
 
@@ -267,18 +292,18 @@ def test_what_no_other_process_can_cause_is_not_blamed_on_one(monkeypatch, kind)
     exec("def all_reduce(values):\n    raise kind('in the middle of a collective')", inside)
     monkeypatch.setattr(dist, "all_reduce", inside["all_reduce"])
     with pytest.raises(kind, match="in the middle"):
-        lone_team().mean(torch.ones(2))
+        lone_process().all_reduce_mean(torch.ones(2))
 
 
-def test_no_filter_of_warnings_stays(team_of_one):
-    team, model, shared, x = team_of_one
+def test_no_filter_of_warnings_stays(process_of_one):
+    process, model, shared, x = process_of_one
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         before = list(warnings.filters)
         fresh = LanguageModel(small_config())
         fresh.stack.layers[0].register_forward_hook(lambda module, inputs, output: output.view_as(output))  # of which FSDP2 warns
-        shared = team.share(fresh)
-        team.backward(lambda: shared(x).float().mean(), last=True)
+        shared = process.wrap_model(fresh)
+        process.backward(lambda: shared(x).float().mean(), last=True)
         assert warnings.filters == before
         warnings.warn("FSDP2-wrapped module of the caller", UserWarning)
     assert [str(w.message) for w in seen] == ["FSDP2-wrapped module of the caller"]
@@ -286,13 +311,13 @@ def test_no_filter_of_warnings_stays(team_of_one):
 
 @shards
 def test_a_model_put_together_again_draws_no_random_numbers(alone):
-    team = lone_team()
-    team.size, team.shard = 1, True
+    process = lone_process()
+    process.size, process.shard = 1, True
     model = LanguageModel(small_config())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    team.share(model)
+    process.wrap_model(model)
     state = torch.get_rng_state()
-    whole = team.whole_model(model)
+    whole = process.gather_model(model)
     assert torch.get_rng_state().equal(state)
     assert all(value.equal(before[name]) for name, value in whole.state_dict().items())
 
@@ -308,7 +333,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folders):
     "The same runs by one process and by two, and what the two said each."
-    bad = {"bad": dict(learning_rate=1e30, warmup_steps=0)}
+    bad = {"bad": dict(learning_rate=1e30, warmup_steps=0), "other": dict(batches="other"), "few": dict(batches="masked", grad_accumulation_steps=4)}
     return learn(folders[1], 1, RUNS)[0], *learn(folders[2], 2, {**RUNS, **bad})
 
 
@@ -342,9 +367,17 @@ def test_all_see_a_loss_that_is_no_number(found):
     assert "lower learning_rate" in first["bad"]["error"] and first["bad"] == second["bad"]
 
 
+def test_all_see_that_they_have_different_batches_or_too_few_rows(found):
+    _, first, second = found
+    assert first["other"] == second["other"] and first["few"] == second["few"]
+    assert first["other"]["error"].startswith("the processes see different batches: give each of them the same data in the same order")
+    assert first["few"]["error"].startswith("batch 1 cannot be cut into 8 parts (processes times grad_accumulation_steps): it has 7 rows")
+
+
 def test_a_run_goes_on_with_another_number_of_processes(found, folders):
     alone, first, _ = found
     fewer = {"first half": {"from": "first half"}, "sharded half": {"from": "sharded half", "optimizer": "muon"}}
+    fewer["sharded pairs half"] = {"from": "sharded pairs half", "batches": "pairs", "label_smoothing": 0.1}
     by_one = learn(folders[2], 1, {f"{name} by one": options for name, options in fewer.items() if name in RUNS})[0]
     assert furthest(by_one["first half by one"]["loss"], alone["plain"]["loss"]) < 1e-5
     more = {
@@ -355,6 +388,7 @@ def test_a_run_goes_on_with_another_number_of_processes(found, folders):
     assert by_two["dropout on"]["loss"] == first["dropout whole"]["loss"] == first["dropout"]["loss"]
     assert furthest(first["dropout"]["loss"], alone["dropout"]["loss"]) > 1e-3  # each process draws its own
     if SHARDS:
+        assert furthest(by_one["sharded pairs half by one"]["loss"], alone["pairs"]["loss"]) < 1e-5
         assert furthest(by_one["sharded half by one"]["loss"], first["sharded muon"]["loss"]) < 1e-5
         assert furthest(by_two["more"]["loss"][:12], first["sharded muon"]["loss"]) < 1e-5 and len(by_two["more"]["loss"]) == 14
 
@@ -362,7 +396,7 @@ def test_a_run_goes_on_with_another_number_of_processes(found, folders):
 @pytest.mark.parametrize("victim, event, options", [
     (0, ("save", 2), []),
     (1, ("step", 25), []),
-    pytest.param(0, ("step", 24), ["--shard", "--accumulate", "2", "--grad-clip", "1"], marks=shards),
+    pytest.param(0, ("step", 24), ["--shard", "--grad-accumulation-steps", "2", "--grad-clip", "1"], marks=shards),
 ])
 def test_who_is_left_alone_says_so_in_one_line(tmp_path, victim, event, options):
     run = [*TRAIN, *options, "--steps", "60", "--out", str(tmp_path / "run")]

@@ -179,7 +179,9 @@ SEAMS = {  # what a chapter may import from behind the walk
     "tokenization": {"data.text_files", "data.tokenizer_files"},
     "transformer": {"interpret.activations"},
     "generation": {"cpu.decoding"},
-    "training": {"runs.checkpoints", "modern.muon", "runs.distributed"},
+    "training": {
+        "config.training", "data.tokenizer_files", "inference.calls", "runs.batches", "runs.checkpoints", "runs.loop", "runs.process", "runs.trainer",
+    },
 }
 
 

@@ -12,24 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from transformer_nb.config.model import PARTS
+from transformer_nb.config.training import TrainingConfig
 from transformer_nb.seq2seq.decoding import (
-    PairTokenizer,
     IncrementalDecoder,
-    average_checkpoints,
     beam_search,
+    gnmt_length_penalty,
     greedy_decode,
     keep_best_hypotheses,
-    label_smoothing,
-    gnmt_length_penalty,
+    label_smoothed_cross_entropy,
     noam_lr,
-    train_pairs,
 )
-from transformer_nb.training import save_checkpoint
-from transformer_nb.transformer import POSITIONS, EncoderDecoder, shift_right
+from transformer_nb.seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
+from transformer_nb.training import evaluate, load_checkpoint, save_checkpoint, train
+from transformer_nb.transformer import EncoderDecoder, shift_right
 
 PAD, START, STOP = 0, 1, 2
 WAYS = dict(start=START, stop=STOP)
-positions = pytest.mark.parametrize("positions", POSITIONS)
+positions = pytest.mark.parametrize("positions", [name for name in PARTS["positions"] if name != "sinusoidal_halves"])
 PENALTIES = {"none": lambda n: 1.0, "paper": gnmt_length_penalty, "length": lambda n: float(n)}
 penalties = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES.keys())
 
@@ -37,7 +37,8 @@ penalties = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES
 def writer(seed=0, stop_bias=2.0, dtype=torch.float64, **options):
     "A model with random weights that listens to its source, and so writes texts of many lengths."
     torch.manual_seed(seed)
-    model = EncoderDecoder(small_config(**{**dict(d_model=16, head_bias=True, tie_embeddings=False), **options}))
+    model = EncoderDecoder(small_config(**{**dict(d_model=16, tie_embeddings=False), **options}))
+    model.head.bias = nn.Parameter(torch.zeros(model.config.vocab_size))
     with torch.no_grad():
         for name, parameter in model.to(dtype).named_parameters():
             if parameter.dim() == 2:
@@ -98,7 +99,7 @@ def test_label_smoothing_is_cross_entropy_with_the_wish(epsilon, padding, dtype)
     logits, target = torch.randn(3, 5, 7, dtype=dtype, requires_grad=True), torch.randint(0, 7, (3, 5))
     counts = target != -1 if padding is None else target != padding
     wish = (1 - epsilon) * F.one_hot(target, 7).to(dtype) + epsilon / 7
-    loss = label_smoothing(logits, target, epsilon, padding)
+    loss = label_smoothed_cross_entropy(logits, target, epsilon, padding)
     assert_same(loss, -(wish * logits.log_softmax(-1)).sum(-1)[counts].mean())
     (gradient,) = torch.autograd.grad(loss, logits)
     assert_same(gradient, (logits.softmax(-1) - wish).detach().to(dtype) * counts[..., None] / counts.sum())
@@ -107,16 +108,16 @@ def test_label_smoothing_is_cross_entropy_with_the_wish(epsilon, padding, dtype)
 def test_label_smoothing_has_a_floor_where_the_model_is_the_wish():
     wish = torch.full((1, 5), 0.02, dtype=torch.float64)
     wish[0, 3] = 0.92
-    loss = label_smoothing(wish.log(), torch.tensor([3]), 0.1)
+    loss = label_smoothed_cross_entropy(wish.log(), torch.tensor([3]), 0.1)
     assert_same(loss, -(wish * wish.log()).sum())
     for change in torch.randn(20, 1, 5, dtype=torch.float64):
-        assert label_smoothing(wish.log() + change, torch.tensor([3]), 0.1) > loss
+        assert label_smoothed_cross_entropy(wish.log() + change, torch.tensor([3]), 0.1) > loss
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, 1.0])
 def test_an_epsilon_that_makes_no_sense_is_refused(epsilon):
     with pytest.raises(ValueError, match=f"epsilon must be at least 0 and below 1, got {epsilon}"):
-        label_smoothing(torch.randn(2, 5), torch.tensor([1, 2]), epsilon)
+        label_smoothed_cross_entropy(torch.randn(2, 5), torch.tensor([1, 2]), epsilon)
 
 
 def test_the_paper_rate_is_equation_3():
@@ -135,60 +136,76 @@ def test_a_step_that_is_none_is_refused(step, warmup):
 
 # Training.
 
-RECIPE = dict(pad=PAD, start=START, warmup=10)
 
-
-def pair_batches(number, seed=0, filling=0):
-    "Sources and targets that are the same, of different lengths, with more filling on request."
+def pair_batches(number, seed=0, padding=0):
+    "Sources and targets that are the same, of different lengths, with more padding on request."
+    pairs = []
     for i in range(number):
         source, _ = sources([5, 3, 1, 4], seed=100 * seed + i)
         ended = F.pad(source, (0, 1))
         ended[torch.arange(4), (source != PAD).sum(1)] = STOP
-        yield (F.pad(ended, (0, filling)),) * 2
+        pairs.append((F.pad(ended, (0, padding)),) * 2)
+    return PairBatches(pairs, PAD, START)
 
 
-def test_a_step_is_adam_with_the_papers_numbers():
+def recipe(steps, warmup=10, factor=1.0, **options):
+    "The paper's training (section 5) of a model of width 8."
+    rate = factor * noam_lr(8, warmup, warmup)
+    paper = dict(warmup_steps=warmup, schedule="noam", beta2=0.98, eps=1e-9, weight_decay=0.0, grad_clip=0.0, label_smoothing=0.1, device="cpu")
+    return TrainingConfig(steps=steps, learning_rate=rate, **{**paper, **options})
+
+
+def test_a_batch_of_pairs_is_source_shifted_target_and_masks():
+    target = torch.tensor([[5, 6, STOP], [7, STOP, PAD]])
+    (source, shifted, source_mask), targets, mask = pair_batch(torch.tensor([[3, 4], [3, PAD]]), target)
+    assert shifted.tolist() == [[START, 5, 6], [START, 7, STOP]] and targets is target
+    assert source_mask.tolist() == [[[True, True]], [[True, False]]] and mask.tolist() == [[True] * 3, [True, True, False]]
+
+
+@pytest.mark.parametrize("grad_clip, parts", [(0.0, 1), (0.5, 1), (0.0, 2), (0.0, 4)])
+def test_training_is_the_papers_loop(grad_clip, parts):
     ours, theirs = (EncoderDecoder(small_config()).double() for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    losses = train_pairs(ours, pair_batches(3), **RECIPE, factor=2.0)
+    config = recipe(30, factor=0.2, grad_clip=grad_clip, grad_accumulation_steps=parts)
+    losses = train(ours, pair_batches(30), config).loss
     optimizer = torch.optim.Adam(theirs.parameters(), betas=(0.9, 0.98), eps=1e-9)
     expected = []
-    for step, (source, target) in enumerate(pair_batches(3), 1):
-        optimizer.param_groups[0]["lr"] = 2 * 8**-0.5 * min(step**-0.5, step * 10**-1.5)
-        start = torch.full((4, 1), START)
-        logits = theirs(source, torch.cat((start, target[:, :-1]), 1), (source != PAD)[:, None])
+    for step, ((source, shifted, mask), target, _) in enumerate(pair_batches(30), 1):
+        optimizer.param_groups[0]["lr"] = 0.2 * 8**-0.5 * min(step**-0.5, step * 10**-1.5)
+        assert shifted.equal(torch.cat((torch.full((4, 1), START), target[:, :-1]), 1))
+        logits = theirs(source, shifted, (source != PAD)[:, None])
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
+        if grad_clip:
+            nn.utils.clip_grad_norm_(theirs.parameters(), grad_clip)
         optimizer.step()
         expected.append(loss.item())
-    assert losses == pytest.approx(expected)
+    assert losses == pytest.approx(expected, rel=1e-9) and losses[-1] < losses[0] - 0.05
     for ours, theirs in zip(ours.parameters(), theirs.parameters()):
-        assert torch.allclose(ours, theirs, atol=1e-9)
+        assert torch.allclose(ours, theirs, atol=1e-8)
 
 
-def trained(steps=5, seed=3, **options):
+def trained(steps=5, seed=3, padding=0, dropout=0.0, **options):
     torch.manual_seed(seed)
-    model = EncoderDecoder(small_config(dropout=options.pop("dropout", 0.0))).double()
-    losses = train_pairs(model, pair_batches(steps, filling=options.pop("filling", 0)), **{**RECIPE, **options})
-    return model, losses
+    model = EncoderDecoder(small_config(dropout=dropout)).double()
+    return model, train(model, pair_batches(steps, padding=padding), recipe(steps, **options)).loss
 
 
-def test_filling_changes_nothing():
-    (model, losses), (filled, same) = trained(), trained(filling=2)
+def test_padding_changes_nothing():
+    (model, losses), (padded, same) = trained(), trained(padding=2)
     assert losses == pytest.approx(same)
-    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(model.parameters(), filled.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(model.parameters(), padded.parameters()))
 
 
-def test_the_same_seed_gives_the_same_run_and_the_model_is_ready_to_write():
-    (model, losses), (_, again), (_, other) = trained(dropout=0.3), trained(dropout=0.3), trained(dropout=0.3, seed=4)
+def test_the_same_seed_gives_the_same_run():
+    (_, losses), (_, again), (_, other) = trained(dropout=0.3), trained(dropout=0.3), trained(dropout=0.3, seed=4)
     assert losses == again != other
-    assert not model.training
-    assert greedy_decode(model, *[sources([3])[0], 4], **WAYS).shape[0] == 1
 
 
 def test_gradients_are_clipped_on_request_only():
-    start = trained(steps=0)[0]
+    torch.manual_seed(3)
+    start = EncoderDecoder(small_config()).double()
     norms = {}
     for clip in (0.0, 1e-9):
         model = trained(steps=1, grad_clip=clip, warmup=1)[0]
@@ -196,31 +213,48 @@ def test_gradients_are_clipped_on_request_only():
     assert norms[1e-9] < 0.9 * norms[0.0]  # so small that Adam's epsilon counts
 
 
-def test_each_step_is_announced_and_losses_are_returned():
-    steps = []
-    model, losses = trained(steps=4, on_step=steps.append)
-    assert steps == [1, 2, 3, 4] and len(losses) == 4
-    assert train_pairs(model, [], **RECIPE) == []
-
-
 def test_a_loss_that_is_no_number_says_at_which_step():
     model = EncoderDecoder(small_config())
     with torch.no_grad():
         model.embedding.tokens.weight.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="became nan at step 1: lower factor"):
-        train_pairs(model, pair_batches(2), **RECIPE)
+    with pytest.raises(FloatingPointError, match="became nan at step 0; .* is not finite: lower learning_rate"):
+        train(model, pair_batches(2), recipe(2))
 
 
-def test_it_learns_a_batch_by_heart():
+def test_it_overfits_one_batch():
     torch.manual_seed(0)
     model = EncoderDecoder(small_config(d_model=32, d_ff=64, n_layers=1, norm_first=False, scale_embeddings=True))
     for parameter in model.parameters():
         if parameter.dim() == 2:
             nn.init.xavier_uniform_(parameter)
-    (batch,) = pair_batches(1)
-    train_pairs(model, [batch] * 150, **{**RECIPE, "warmup": 40}, factor=0.5)
-    found = greedy_decode(model, batch[0], 8, **WAYS, source_mask=(batch[0] != PAD)[:, None])
-    assert stripped(found) == stripped(batch[1])
+    batches = pair_batches(1)
+    train(model, batches, recipe(150, warmup=40, factor=0.25))  # the rate of width 32 is half that of width 8
+    ((source, target),) = batches.pairs
+    found = greedy_decode(model.eval(), source, 8, **WAYS, source_mask=(source != PAD)[:, None])
+    assert stripped(found) == stripped(target)
+    assert evaluate(model, batches) < 0.5
+
+
+@pytest.mark.parametrize("deeper", [False, True])
+def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_weights_and_translates_the_same(tmp_path, deeper):
+    torch.manual_seed(3)
+    config = small_config(dropout=0.2)
+    model = EncoderDecoder(config, small_config(dropout=0.2, n_layers=3) if deeper else None)
+    start, batches = copy.deepcopy(model.state_dict()), pair_batches(7)
+    options = dict(eval_every=4, save_every=5, grad_accumulation_steps=2)
+    whole = train(model, batches, recipe(20, **options), batches, directory=tmp_path / "whole")
+    half = EncoderDecoder(config, model.target_config if deeper else None)
+    half.load_state_dict(start)
+    train(half, batches, recipe(10, **options), batches, directory=tmp_path / "run")
+    torch.manual_seed(99)
+    resumed, _, state = load_checkpoint(tmp_path / "run")
+    assert resumed.target_config == model.target_config and len(resumed.decoder.layers) == (3 if deeper else 2)
+    history = train(resumed, batches, recipe(20, **options), batches, directory=tmp_path / "run", resume=state)
+    assert history.loss == whole.loss and history.validation_loss[-1] == whole.validation_loss[-1]
+    source, mask = sources([5, 3, 1, 4])
+    written = [greedy_decode(load_checkpoint(tmp_path / name).model, source, 7, **WAYS, source_mask=mask) for name in ("whole", "run")]
+    assert written[0].equal(written[1]) and written[0].equal(greedy_decode(model.eval(), source, 7, **WAYS, source_mask=mask))
+    assert all(a.equal(b) for a, b in zip(model.parameters(), resumed.parameters()))
 
 
 # Greedy decoding.

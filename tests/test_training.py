@@ -16,19 +16,19 @@ from helpers import one_line, same_weights, short_run, small_config, small_langu
 
 import transformer_nb
 from transformer_nb.tokenization import series_corpus
+from transformer_nb.runs.loop import next_stop
+from transformer_nb.runs.process import random_state_of, resolve_device
+from transformer_nb.runs.trainer import Trainer
 from transformer_nb.training import (
     History,
-    Trainer,
     TrainingConfig,
-    resolve_device,
     evaluate,
     learning_rate,
     load_checkpoint,
     loss_by_position,
     make_optimizers,
-    next_stop,
+    make_trainer,
     ngram_probabilities,
-    random_state_of,
     sample_batch,
     save_checkpoint,
     split_text,
@@ -76,13 +76,13 @@ def test_the_paper_schedule_is_equation_3():
     def equation_3(step, d_model=512, warmup=4000):
         return d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
 
-    config = TrainingConfig(steps=30_000, warmup_steps=4000, schedule="paper", learning_rate=equation_3(4000))
+    config = TrainingConfig(steps=30_000, warmup_steps=4000, schedule="noam", learning_rate=equation_3(4000))
     printed = {1: 1.747e-7, 100: 1.747e-5, 4000: 6.988e-4, 8000: 4.941e-4, 20_000: 3.125e-4}
     for step, rate in printed.items():
         assert learning_rate(step - 1, config) == pytest.approx(equation_3(step)) == pytest.approx(rate, rel=1e-3)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "paper", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "noam", "constant"])
 def test_the_rate_is_highest_after_the_warmup_and_never_zero(schedule):
     config = TrainingConfig(steps=100, warmup_steps=20, schedule=schedule, learning_rate=0.5)
     rates = [learning_rate(step, config) for step in range(100)]
@@ -174,9 +174,9 @@ def test_a_run_that_was_stopped_and_resumed_ends_in_the_same_weights(tmp_path, s
     whole_weights = weights(model)
 
     model.load_state_dict(start)
-    trainer = Trainer(model, ids, short_run())
-    trainer.advance(stop)
-    save_checkpoint(tmp_path / "run", model, tokenizer, trainer.state())
+    trainer = make_trainer(model, ids, short_run())
+    trainer.run_steps(stop)
+    save_checkpoint(tmp_path / "run", model, tokenizer, trainer.state_dict())
     torch.manual_seed(99)  # another process has other random numbers
     resumed, _, state = load_checkpoint(tmp_path / "run")
     history = train(resumed, ids, short_run(), resume=state)
@@ -237,15 +237,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(tmp_pa
 ])
 def test_a_run_that_goes_wrong_says_where(where, message):
     ids, tokenizer, model = text_and_model()
-    trainer, broken = Trainer(model, ids, short_run(steps=40)), model.stack.layers[1].attention.out_proj.weight
-    trainer.advance(2)
+    trainer, broken = make_trainer(model, ids, short_run(steps=40)), model.stack.layers[1].attention.out_proj.weight
+    trainer.run_steps(2)
     if where == "loss":
         with torch.no_grad():
             model.embedding.tokens.weight.mul_(3e3)
     else:
         broken.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(FloatingPointError, match=message) as error:
-        trainer.advance(8)
+        trainer.run_steps(8)
     assert one_line(error) and all(p.isfinite().all() for p in model.parameters())
 
 
@@ -253,13 +253,13 @@ def test_a_run_that_goes_wrong_says_where(where, message):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_batch_in_parts_gives_the_same_numbers(parts, precision):
     losses = []
-    for accumulate in (1, parts):
+    for parts_of_run in (1, parts):
         torch.manual_seed(1)
         ids, _, model = text_and_model()
-        losses.append(train(model, ids, short_run(steps=20, accumulate=accumulate, precision=precision)).loss)
+        losses.append(train(model, ids, short_run(steps=20, grad_accumulation_steps=parts_of_run, precision=precision)).loss)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5 if precision == "float32" else 1e-2)
-    with pytest.raises(ValueError, match="batch_size must be divisible by accumulate, got 4 and 3"):
-        short_run(accumulate=3)
+    with pytest.raises(ValueError, match="batch_size must be divisible by grad_accumulation_steps=3, got 4"):
+        train(model, ids, short_run(grad_accumulation_steps=3))
 
 
 def test_a_text_shorter_than_a_window_is_refused():
@@ -271,7 +271,7 @@ def test_a_text_shorter_than_a_window_is_refused():
 def test_a_model_that_sees_the_answer_is_not_trained_to_predict_it():
     model = small_language_model()
     model.is_causal = False
-    with pytest.raises(ValueError, match="sees the next token too, and learns only to copy it: set causal"):
+    with pytest.raises(ValueError, match="sees the next token too, and learns only to copy it: give a causal model, or batches"):
         train(model, torch.zeros(20, dtype=torch.long), short_run())
 
 
@@ -309,7 +309,7 @@ def test_a_gpu_learns_as_the_cpu_does():
 @pytest.mark.parametrize("grad_clip, longest", [(0.01, 0.01), (0.0, None)])
 def test_long_gradients_are_clipped_before_the_step(grad_clip, longest):
     lengths = []
-    trainer = Trainer(LanguageModel(small_config()), torch.arange(100) % 13, TrainingConfig(steps=1, grad_clip=grad_clip, device="cpu"))
+    trainer = make_trainer(LanguageModel(small_config()), torch.arange(100) % 13, TrainingConfig(steps=1, grad_clip=grad_clip, device="cpu"))
 
     def measure(*_):
         lengths.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm().item())
@@ -336,21 +336,21 @@ def random_numbers_untouched():
 def test_a_trainer_leaves_the_random_numbers_when_it_is_made():
     ids, _, model = text_and_model(dropout=0.1)
     with random_numbers_untouched():
-        Trainer(model, ids, short_run())
+        make_trainer(model, ids, short_run())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"optimizer": "muon"}])
+@pytest.mark.parametrize("options", [{}, {"grad_accumulation_steps": 2}, {"optimizer": "muon"}])
 def test_training_leaves_the_random_numbers(tmp_path, dropout, options):
     ids, tokenizer, model = text_and_model(dropout=dropout)
     with random_numbers_untouched():
         train(model, ids, short_run(save_every=4, patience=9, **options), ids[:50], directory=tmp_path / "run", tokenizer=tokenizer)
-    trainer = Trainer(model, ids, short_run(**options))
+    trainer = make_trainer(model, ids, short_run(**options))
     with random_numbers_untouched():
         trainer.step(0)
-        trainer.advance(3)
+        trainer.run_steps(3)
     with random_numbers_untouched():
-        trainer.restore(trainer.state())
+        trainer.load_state_dict(trainer.state_dict())
 
 
 def test_an_error_in_a_step_leaves_the_random_numbers():
@@ -385,10 +385,10 @@ def test_what_the_caller_draws_does_not_change_a_run():
     for draws in (0, 3):
         torch.manual_seed(3)
         ids, _, model = text_and_model(dropout=0.5)
-        trainer = Trainer(model, ids, short_run())
+        trainer = make_trainer(model, ids, short_run())
         for _ in range(4):
             torch.rand(draws)
-            trainer.advance(2)
+            trainer.run_steps(2)
         losses.append(trainer.history.loss)
     assert losses[0] == losses[1]
 
@@ -397,8 +397,8 @@ def test_a_seed_gives_the_dropout_that_it_always_gave():
     ids, _, model = text_and_model(dropout=0.5)
     seen = []
     model.embedding.dropout.register_forward_hook(lambda module, inputs, output: seen.append(output == 0))
-    trainer = Trainer(model, ids, short_run(seed=5))
-    trainer.advance(1)
+    trainer = make_trainer(model, ids, short_run(seed=5))
+    trainer.run_steps(1)
     torch.manual_seed(5)
     assert seen[0].equal(F.dropout(torch.ones(seen[0].shape), 0.5) == 0)
 
@@ -450,8 +450,8 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else():
 
 
 def test_each_optimizer_has_its_own_rate():
-    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=40, learning_rate=0.5, muon_learning_rate=0.125, warmup_steps=4))
-    trainer.advance(2)
+    trainer = make_trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=40, learning_rate=0.5, muon_learning_rate=0.125, warmup_steps=4))
+    trainer.run_steps(2)
     adamw, muon = trainer.optimizers
     assert {g["lr"] for g in adamw.param_groups} == {0.25} and {g["lr"] for g in muon.param_groups} == {0.0625}
 
@@ -459,20 +459,20 @@ def test_each_optimizer_has_its_own_rate():
 def test_a_modern_run_that_goes_on_is_the_run_that_never_stopped():
     ids, config = torch.randint(13, (300,)), TrainingConfig.preset("modern", steps=12)
     whole, first, second = modern(), modern(), modern()
-    Trainer(whole, ids, config).advance(12)
-    trainer = Trainer(first, ids, config)
-    trainer.advance(5)
+    make_trainer(whole, ids, config).run_steps(12)
+    trainer = make_trainer(first, ids, config)
+    trainer.run_steps(5)
     second.load_state_dict(first.state_dict())
-    goes_on = Trainer(second, ids, config)
-    goes_on.restore(copy.deepcopy(trainer.state()))
-    goes_on.advance(7)
+    goes_on = make_trainer(second, ids, config)
+    goes_on.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    goes_on.run_steps(7)
     assert all(a.equal(b) for a, b in zip(whole.parameters(), second.parameters()))
 
 
 def test_in_bf16_activations_are_rounded_and_weights_are_not():
     model, seen = modern(), []
     model.stack.layers[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    Trainer(model, torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=2, precision="bf16")).advance(1)
+    make_trainer(model, torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=2, precision="bf16")).run_steps(1)
     assert seen == [torch.bfloat16] and {p.dtype for p in model.parameters()} == {torch.float32}
 
 
@@ -482,8 +482,8 @@ def test_training_in_bf16_learns_as_in_float32(preset):
     for precision in ("float32", "bf16"):
         torch.manual_seed(0)
         model = LanguageModel(TransformerConfig.preset(preset, vocab_size=13, block_size=64, n_layers=1, n_heads=4, d_model=64, dropout=0.0))
-        trainer = Trainer(model, ids, TrainingConfig.preset(preset, steps=30, precision=precision, warmup_steps=5))
-        trainer.advance(30)
+        trainer = make_trainer(model, ids, TrainingConfig.preset(preset, steps=30, precision=precision, warmup_steps=5))
+        trainer.run_steps(30)
         losses.append(sum(trainer.history.loss[-3:]) / 3)
     assert losses[0] < 1.0 and losses[1] == pytest.approx(losses[0], abs=0.1)
 
@@ -497,8 +497,8 @@ def test_options_that_make_no_sense_are_named(wrong):
 
 def test_muon_needs_no_muon_in_torch(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=2, device="cpu"))
-    trainer.advance(2)
+    trainer = make_trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=2, device="cpu"))
+    trainer.run_steps(2)
     assert trainer.optimizers[1].__class__ is transformer_nb.Muon
 
 
@@ -506,23 +506,23 @@ def test_compiled_is_asked_of_the_compiler(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
     model, ids = modern(), torch.randint(13, (200,))
-    Trainer(model, ids, TrainingConfig(steps=2))
+    make_trainer(model, ids, TrainingConfig(steps=2))
     assert not asked
-    Trainer(model, ids, TrainingConfig(steps=2, compile=True)).advance(2)
+    make_trainer(model, ids, TrainingConfig(steps=2, compile=True)).run_steps(2)
     assert asked == [model]
 
 
 def test_a_run_with_other_optimizers_cannot_go_on():
-    trainer = Trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=4))
-    trainer.advance(1)
-    state = trainer.state()
+    trainer = make_trainer(modern(), torch.randint(13, (200,)), TrainingConfig.preset("modern", steps=4))
+    trainer.run_steps(1)
+    state = trainer.state_dict()
     for wrong in ({}, {"history": {}}, {**state, "history": 3}, {**state, "tensors": {**state["tensors"], "generator": torch.zeros(3)}}):
         with pytest.raises(ValueError, match="no state of training, or of an earlier version"):
-            trainer.restore(wrong)
+            trainer.load_state_dict(wrong)
     first = next(name for name in state["tensors"] if name.endswith("momentum_buffer"))
     for tensors in ({n: x for n, x in state["tensors"].items() if n != first}, {**state["tensors"], first: torch.zeros(5)}):
         with pytest.raises(ValueError, match="another optimizer or model"):
-            trainer.restore({**state, "tensors": tensors})
+            trainer.load_state_dict({**state, "tensors": tensors})
 
 
 def test_each_part_of_a_model_is_in_its_own_mode_after_evaluation():

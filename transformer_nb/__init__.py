@@ -65,15 +65,13 @@ from .runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .seq2seq.decoding import (
-    PairTokenizer,
-    average_checkpoints,
     beam_search,
-    greedy_decode,
-    label_smoothing,
     gnmt_length_penalty,
+    greedy_decode,
+    label_smoothed_cross_entropy,
     noam_lr,
-    train_pairs,
 )
+from .seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
 from .generation import generate
 from .inference.cache import KVCache
 from .interpret.activations import activation_names, activations
@@ -132,6 +130,7 @@ __all__ = [
     "LearnedPositionalEncoding",
     "MultiHeadAttention",
     "Muon",
+    "PairBatches",
     "PairTokenizer",
     "RotaryPositionalEncoding",
     "SinusoidalPositionalEncoding",
@@ -150,15 +149,16 @@ __all__ = [
     "from_huggingface",
     "from_torch",
     "generate",
+    "gnmt_length_penalty",
     "greedy_decode",
-    "label_smoothing",
+    "label_smoothed_cross_entropy",
     "leak_test",
     "load_checkpoint",
     "load_tokenizer",
     "next_token_windows",
-    "padding_mask",
-    "gnmt_length_penalty",
     "noam_lr",
+    "padding_mask",
+    "pair_batch",
     "save_checkpoint",
     "scaled_dot_product_attention",
     "series_corpus",
@@ -166,5 +166,4 @@ __all__ = [
     "sinusoidal_encoding",
     "to_huggingface",
     "train",
-    "train_pairs",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transformer_nb import LanguageModel, MultiHeadAttention, TrainingConfig, TransformerConfig, generate
 from transformer_nb.attention import causal_mask, scaled_dot_product_attention
-from transformer_nb.training import Trainer, sample_batch
+from transformer_nb.training import make_trainer, sample_batch
 
 VOCABULARY = 65  # characters
 
@@ -108,7 +108,7 @@ class Ours(Contender):
         self.built_in = "precision" in {field.name for field in fields(TrainingConfig)}
         if self.built_in:
             options["precision"] = self.precision
-        self.trainer = Trainer(self.model, self.text, TrainingConfig(**options))
+        self.trainer = make_trainer(self.model, self.text, TrainingConfig(**options))
 
     def train_step(self) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16" and not self.built_in):

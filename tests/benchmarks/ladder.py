@@ -11,7 +11,8 @@ from pydoc_data.topics import topics
 import torch
 
 from transformer_nb import CharTokenizer, LanguageModel, TrainingConfig, TransformerConfig, evaluate
-from transformer_nb.training import Trainer, split_text
+from transformer_nb.runs.trainer import Trainer
+from transformer_nb.training import make_trainer, split_text
 
 SIZE = dict(block_size=64, n_layers=4, n_heads=4, d_model=128)
 STEPS_OF_PLAIN = 2000
@@ -62,11 +63,11 @@ def ladder(
 
     def prepare(config: TransformerConfig, training: TrainingConfig) -> Trainer:
         torch.manual_seed(seed)
-        return Trainer(LanguageModel(config), ids, replace(training, seed=seed))
+        return make_trainer(LanguageModel(config), ids, replace(training, seed=seed))
 
     trainer = prepare(TransformerConfig(tokenizer.vocab_size, **SIZE), PLAIN)
     start = time.process_time()
-    trainer.advance(STEPS_OF_PLAIN)
+    trainer.run_steps(STEPS_OF_PLAIN)
     seconds, losses = time.process_time() - start, [evaluate(trainer.model, validation_ids)]
     modern = TransformerConfig.preset("modern", vocab_size=tokenizer.vocab_size, **SIZE, d_ff=490)
     recipe = TrainingConfig.preset("modern", steps=1000, batch_size=12, device="cpu")

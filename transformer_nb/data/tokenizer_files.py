@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['bytes_to_unicode', 'bytes_of_tokens', 'train_bpe', 'byte_level_tokenizer', 'check_utf8_encodable', 'check_indices',
            'write_vocab_and_merges', 'bpe_from_vocab_and_merges', 'check_vocabulary', 'read_merges', 'parse_merge',
-           'library_errors', 'find_tokenizer_file', 'read_json', 'read_characters', 'check_characters', 'read_bpe',
-           'bpe_from_json']
+           'library_errors', 'AnyTokenizer', 'find_tokenizer_file', 'read_json', 'read_characters', 'check_characters',
+           'read_bpe', 'bpe_from_json']
 
 # %% ../../nbs/workshop/tokenizer_files.ipynb #105968ca
 import json
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import tokenizers
 import torch
@@ -208,6 +209,20 @@ def library_errors(
         raise ValueError(f"{path} is not a BPE tokenizer: {reason}") from None
 
 # %% ../../nbs/workshop/tokenizer_files.ipynb #66e8e089
+@runtime_checkable
+class AnyTokenizer(Protocol):
+    "What every tokenizer has, so that a checkpoint can keep it."
+
+    @property
+    def vocab_size(self) -> int:
+        "The number of tokens in the vocabulary."
+        ...
+
+    def save(self, path: str | Path) -> None:
+        "Write the tokenizer into a file that `load_tokenizer` reads."
+        ...
+
+
 def find_tokenizer_file(path: str | Path) -> Path:
     """The path itself, or the file in a directory: tokenizer.json, or else vocab.json.
 
