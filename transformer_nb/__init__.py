@@ -1,35 +1,34 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017), layer by layer.
 
-The modules are exported from the notebooks in `nbs`, one chapter each. They read best in this order, which is also the
-order of their imports: no module imports from a later one.
+Every module is exported from a notebook in `nbs`. The walk is one module per chapter; each imports from earlier ones:
 
-    data.text_files        text files and notebooks -> text in pieces
-    data.tokenizer_files   tokenizer.json, vocab.json and merges.txt
     tokenization           text <-> indices; windows
-    data.token_files       files of any size -> indices on the disk
     embeddings             indices -> vectors
-    positional_encoding    vectors that know their place
+    positional_encoding    vectors that know their position
     attention              one head, masks, `leak_test`
     layer_norm             each vector to mean 0 and variance 1
-    multi_head_attention   several heads and what mixes them
-    inspection             reading and replacing what happens inside a model
-    transformer            layers, stacks, models and their configuration
-    cpu.hooks              whether anybody listens to a module
-    cpu.decoding           one new token in few calls, for models made of these layers alone
-    generation             sampling, key-value cache
-    checkpoints            what a run leaves on disk, whole at every moment
-    muon                   an optimizer for matrices that came after the paper (chapter 12)
-    distributed            several processes that train one model
-    training               data and loop
-    diagnosis              what is wrong with somebody's attention, layer, model, norm or loss
-    encoder_decoder        the paper's whole machine: label smoothing, its schedule, greedy and beam search
-    pretrained             published models and PyTorch's own, in these classes, and back
-    plotting               the figures that the chapters share (needs matplotlib only when it draws)
-    questions              guesses and exercises, for the pages
+    multi_head_attention   several heads, and the matrix that mixes them
+    transformer            layers, stacks and models
+    generation             sampling, and `generate`
+    training               data, learning rate, evaluation, and `train`
+
+Sub-packages hold what a reader of the walk does not need; the docstring of each lists its modules:
+
+    config      the configurations of a model and its training, and the table of parts
+    data        text files, tokenizer files, token files
+    inference   key-value cache; what stands around a call of `generate`
+    cpu         one new token in few calls, for models made of these layers alone
+    runs        the training loop, batches, checkpoints, metrics, several processes
+    seq2seq     pairs of texts, label smoothing, greedy decoding and beam search
+    modern      norms, gates and an optimizer that came after the paper
+    interpret   reading, replacing and comparing activations
+    diagnosis   what is wrong with somebody's attention, layer, model, norm or loss
+    convert     published models and PyTorch's own, in these classes, and back
+    notebook    figures, questions and exercises of the pages
 
 Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
 
-    batch          B, texts side by side
+    batch          B, sequences side by side
     seq            T, positions in a sequence
     kv             S, positions that can be attended to: the keys and values of attention
     source         S, positions in the source of an encoder-decoder
@@ -38,13 +37,13 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
     d_k, d_v       features of a query or key, and of a value, in one head
     d_ff           features inside a feed-forward network
     vocab          V, tokens in the vocabulary
-    window, block  windows cut from a text, and places in a window
-    pair           pairs of features that are turned by one angle
+    window, block  windows cut from a text, and positions in a window
+    pair           pairs of features that are rotated by one angle
     train, validation  the two parts of a text
     row, column    of a matrix to look at
     feature        whatever follows batch and position
     output         features that leave a linear layer
-    beam           texts that a search keeps side by side for each source
+    beam           sequences that a search keeps for each source
     out_seq        seq, or the last position alone
     new_seq        seq, after something was appended
     mask, source_mask, target_mask, memory_mask  leading axes of a mask, which broadcast

@@ -1,1 +1,9 @@
-"""What a model and its training are made of, by name: fields, checks and tables of parts."""
+"""What a model and its training are made of, by name.
+
+    fields            fields that explain themselves, and their checks
+    model             `TransformerConfig` and the table of parts
+    training          `TrainingConfig`
+    initialization    the weights that a model starts with
+    precision         the dtype of the residual stream under autocast
+    command_line      options of the command line, one for each field
+"""

@@ -1,4 +1,17 @@
-"""Published models and PyTorch's own modules, converted to the classes of this package and back."""
+"""Published models and PyTorch's own modules, in the classes of this package, and back.
+
+    weights          weights under other names, checked and copied
+    options          options by other names, and an error for those without a counterpart
+    torch_modules    `from_torch`
+    family           what there is to know about a family of models
+    gpt2             GPT-2
+    bert             BERT
+    marian           Marian's translators
+    llama            Llama
+    huggingface      `from_huggingface`
+    export           `to_huggingface`
+    comparison       a converted model against its original, activation by activation
+"""
 
 from .export import to_huggingface
 from .huggingface import FAMILIES, from_huggingface

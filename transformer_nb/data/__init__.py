@@ -1,1 +1,6 @@
-"Text files, tokenizer files and token files; and `series.txt`, the prose of the series."
+"""Text as files; beside the modules lies `series.txt`, the prose of the series.
+
+    text_files         text files and notebooks, read in pieces
+    tokenizer_files    tokenizer.json, vocab.json and merges.txt
+    token_files        the tokens of a text of any size, on the disk
+"""

@@ -1,1 +1,5 @@
-"""What generation needs beside its loop: the key-value cache, and what stands around a call."""
+"""What generation needs beside its loop.
+
+    cache    the keys and values of earlier positions
+    calls    prompts in one batch, evaluation mode, checks of arguments
+"""

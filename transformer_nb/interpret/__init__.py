@@ -1,5 +1,5 @@
-"""Look inside a model: read, compare and replace its activations."""
+"""Inside a model.
 
-from .activations import activation_names, activations
-
-__all__ = ["activation_names", "activations"]
+    activations    reading and replacing any activation by its name
+    tracing        every activation and gradient of a run, compared with another run
+"""

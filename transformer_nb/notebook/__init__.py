@@ -1,1 +1,7 @@
-"""What the pages show: figures, questions and exercises."""
+"""What the pages show.
+
+    plotting     the style of figures, matrices with labels
+    map          the drawing of the whole Transformer
+    loss_plot    a loss curve that grows while a model trains
+    questions    predictions and exercises
+"""

@@ -1,1 +1,5 @@
-"""From one text to another: what the encoder-decoder needs to be trained and to translate."""
+"""What an encoder-decoder needs to be trained and to translate.
+
+    pairs       a tokenizer for pairs of texts, their batches, averaged checkpoints
+    decoding    label smoothing, the paper's learning rate, greedy decoding and beam search
+"""
