@@ -726,6 +726,18 @@ def until_stop(row):
     return row[: row.index(1) + 1] if 1 in row else row
 
 
+# Checkpoints.
+
+
+@pytest.mark.parametrize("family, options", [v for v in VARIANTS if v[0] != "bert"], ids=lambda value: value if isinstance(value, str) else " ".join(value) or "plain")
+def test_a_checkpoint_of_a_converted_model_is_loaded_again(family, options, tmp_path):
+    ours, ids, target = from_huggingface(random_weights(MODELS[family](**options))), indices(2, 9), indices(2, 7)
+    save_checkpoint(tmp_path / "saved", ours)
+    again = load_checkpoint(tmp_path / "saved").model
+    assert type(again) is type(ours) and again.config == ours.config and type(again.config) is type(ours.config)
+    assert our_output(again, ids, target).equal(our_output(ours, ids, target))
+
+
 # The way back.
 
 WRITABLE = [
