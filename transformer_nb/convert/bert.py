@@ -6,7 +6,7 @@
 __all__ = ['BERT_OPTIONS', 'BERT', 'BERT_FOR_MASKED_LM', 'BertConfig', 'BertEmbedding', 'BertHead', 'MaskedLanguageModel',
            'bert_config', 'build_bert_encoder', 'build_masked_language_model', 'adapt_bert_weights']
 
-# %% ../../nbs/workshop/convert_bert.ipynb #f69e90bd
+# %% ../../nbs/workshop/convert_bert.ipynb #acfbba28
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +19,9 @@ from .family import ModelFamily
 from .options import map_options, require_options
 from ..embeddings import TokenEmbedding
 from ..runs.checkpoints import MODELS
-from ..transformer import Embedding, Encoder, LanguageModel
+from ..transformer import Encoder, InputEmbedding, LanguageModel
 
-# %% ../../nbs/workshop/convert_bert.ipynb #16a34b1f
+# %% ../../nbs/workshop/convert_bert.ipynb #67c17689
 @dataclass
 class BertConfig(TransformerConfig):
     """The sizes and parts of a BERT (Devlin et al., 2019).
@@ -39,7 +39,7 @@ class BertConfig(TransformerConfig):
         check_integers(self, n_segments=1)
 
 
-class BertEmbedding(Embedding):
+class BertEmbedding(InputEmbedding):
     """The sum of embeddings of token, position and segment, normalized (Devlin et al., 2019, figure 2).
 
     Raises ValueError for a configuration without segments.
@@ -73,7 +73,7 @@ class BertHead(nn.Module):
     def __init__(
         self,
         config: TransformerConfig,
-        embedding: Embedding,  # whose matrix is used again where the config ties them
+        embedding: InputEmbedding,  # whose matrix is used again where the config ties them
     ):
         super().__init__()
         self.linear = nn.Linear(config.d_model, config.d_model, config.bias)
