@@ -357,6 +357,7 @@ convert.bert
     torch.zeros_like(ids) if segments is None else segments -> torch.zeros_like(ids)  # all in the first segment
     self.norm(self.activation(self.linear(x))) -> self.norm(self.linear(x))  # a head without its activation
     self.projection.weight = embedding.tokens.weight -> pass  # a head that is not tied
+    MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig) -> pass  # a BERT that no checkpoint can hold
 convert.marian
     interleaved=False) -> interleaved=True)  # sines and cosines interleaved
     head="linear_with_bias" -> head="linear"  # a head without its bias

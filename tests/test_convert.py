@@ -37,7 +37,7 @@ from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.positional_encoding import sinusoidal_encoding
 from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
-from transformer_nb.transformer import InputEmbedding, Encoder, EncoderDecoder, LanguageModel
+from transformer_nb.transformer import Encoder, EncoderDecoder, InputEmbedding, LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 transformers.logging.set_verbosity_error()
@@ -724,6 +724,18 @@ def test_a_translation_is_the_same_token_for_token(seed, n_beams, power, early, 
 def until_stop(row):
     "A text up to and with the token that ends it."
     return row[: row.index(1) + 1] if 1 in row else row
+
+
+# Checkpoints.
+
+
+@pytest.mark.parametrize("family, options", [v for v in VARIANTS if v[0] != "bert"], ids=lambda value: value if isinstance(value, str) else " ".join(value) or "plain")
+def test_a_checkpoint_of_a_converted_model_is_loaded_again(family, options, tmp_path):
+    ours, ids, target = from_huggingface(random_weights(MODELS[family](**options))), indices(2, 9), indices(2, 7)
+    save_checkpoint(tmp_path / "saved", ours)
+    again = load_checkpoint(tmp_path / "saved").model
+    assert type(again) is type(ours) and again.config == ours.config and type(again.config) is type(ours.config)
+    assert our_output(again, ids, target).equal(our_output(ours, ids, target))
 
 
 # The way back.

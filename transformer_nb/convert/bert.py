@@ -6,7 +6,7 @@
 __all__ = ['BERT_OPTIONS', 'BERT', 'BERT_FOR_MASKED_LM', 'BertConfig', 'BertEmbedding', 'BertHead', 'MaskedLanguageModel',
            'bert_config', 'build_bert_encoder', 'build_masked_language_model', 'adapt_bert_weights']
 
-# %% ../../nbs/workshop/convert_bert.ipynb #4864f077
+# %% ../../nbs/workshop/convert_bert.ipynb #acfbba28
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,10 @@ from ..config.model import PARTS, TransformerConfig
 from .family import ModelFamily
 from .options import map_options, require_options
 from ..embeddings import TokenEmbedding
-from ..transformer import InputEmbedding, Encoder, LanguageModel
+from ..runs.checkpoints import MODELS
+from ..transformer import Encoder, InputEmbedding, LanguageModel
 
-# %% ../../nbs/workshop/convert_bert.ipynb #16a34b1f
+# %% ../../nbs/workshop/convert_bert.ipynb #67c17689
 @dataclass
 class BertConfig(TransformerConfig):
     """The sizes and parts of a BERT (Devlin et al., 2019).
@@ -93,11 +94,14 @@ class BertHead(nn.Module):
 PARTS["embedding"]["bert"] = BertEmbedding
 PARTS["head"]["bert"] = BertHead
 
-# %% ../../nbs/workshop/convert_bert.ipynb #5bb91cac
+# %% ../../nbs/workshop/convert_bert.ipynb #c25bb930
 class MaskedLanguageModel(LanguageModel):
     "Indices to the logits of masked tokens: each position attends to both sides, as in BERT."
 
     is_causal = False
+
+
+MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig)
 
 # %% ../../nbs/workshop/convert_bert.ipynb #15591d36
 BERT_OPTIONS = dict(

@@ -7,7 +7,7 @@ __all__ = ['STACKS', 'MARIAN_OPTIONS', 'MARIAN', 'sines_before_cosines', 'output
            'stack_config', 'build_marian', 'check_sinusoids', 'adapt_marian_embeddings', 'adapt_marian_weights',
            'marian_names']
 
-# %% ../../nbs/workshop/convert_marian.ipynb #6f814c4c
+# %% ../../nbs/workshop/convert_marian.ipynb #91798cf4
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +15,9 @@ from ..config.model import PARTS, TransformerConfig
 from .family import ModelFamily
 from .options import map_options
 from ..positional_encoding import SinusoidalPositionalEncoding, sinusoidal_encoding
-from ..transformer import InputEmbedding, EncoderDecoder, output_projection
+from ..transformer import EncoderDecoder, InputEmbedding, output_projection
 
-# %% ../../nbs/workshop/convert_marian.ipynb #90f35438
+# %% ../../nbs/workshop/convert_marian.ipynb #54960b94
 def sines_before_cosines(
     config: TransformerConfig,
 ) -> SinusoidalPositionalEncoding:
