@@ -415,7 +415,7 @@ diagnosis.probes
     tolerance * scale) -> 100 * tolerance * scale)  # deaf
     module.training = mode -> pass  # modes are not put back
 diagnosis.sequences
-    raise failure -> return 1, 1, 1  # what accepts nothing is called all the same
+    return torch.randn(*shape, self.width, generator=generator).to(like) -> return torch.randn(*shape, self.width, generator=generator)  # double precision is accused
 diagnosis.dependencies
     if probe.causal and leaks: -> if False:  # leaks are not looked for
     elif in_training: -> elif False:  # batch norm passes
