@@ -119,15 +119,25 @@ multi_head_attention
     self.apply_rotary(k, offset) -> self.apply_rotary(k, 0)  # keys that forget their place
     if not is_causal or length == 1: -> if not is_causal or length <= 2:  # the last of two positions is shown to the first
 interpret.activations
-    if is_causal: -> if False:  # who watches lifts the mask
-    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while watched
-    F.dropout(weights, dropout, self.attention.training) -> weights  # who watches stops the dropout
-    return (notice(name, output[0]), *output[1:]) -> return notice(name, output[0])  # what a module returns beside is lost
-    return (notice(name, output[0]), *output[1:]) -> notice(name, output[0])  # what a module returns with something beside cannot be replaced
-    if any(map(means, patterns)): -> if True:  # more is kept than was asked for
-    if missed := replace.keys() - replaced: -> if missed := ():  # a replacement that never happened is passed over
+    if is_causal: -> if False:  # observing lifts the causal mask
+    masked_fill(~mask, 0.0) -> masked_fill(~mask, torch.nan)  # empty rows are nan while observed
+    F.dropout(weights, dropout, self.attention.training) -> weights  # observing switches dropout off
+    return (self.record(name, output[0]), *output[1:]) -> return self.record(name, output[0])  # the rest of what a module returns is lost
+    return (self.record(name, output[0]), *output[1:]) -> self.record(name, output[0])  # an output in a tuple cannot be replaced
+    if any(map(means, self.patterns)): -> if True:  # more is recorded than was asked for
+    if missed := self.replacements.keys() - self.used: -> if missed := ():  # a replacement that was never used is passed over
     del attention.attend -> pass  # the fused kernel does not come back
-    self.watchers: -> self.watchers[:1]:  # one watcher at a time
+    in self.observers: -> in self.observers[:1]:  # one observer at a time
+    fnmatchcase(name, pattern) or fnmatchcase(call, pattern) -> fnmatchcase(name, pattern)  # one call of several cannot be chosen
+    with ExitStack() as stack: -> for stack in [ExitStack()]:  # hooks stay behind
+interpret.tracing
+    with torch.enable_grad(), activations(model) as seen: -> with activations(model) as seen:  # no gradients inside no_grad
+    gradients[len(inner) :] -> gradients  # the gradients of activations taken for those of parameters
+    seen.update(more) -> pass  # what a call returns beside its logits is lost
+    logits * factors.to(logits) -> logits  # errors that cancel in the sum are not seen
+    value.detach() -> value  # the graph is kept
+    or ours[name].shape != expected.shape: -> or False:  # shapes that broadcast are compared
+    absolute / largest -> absolute  # not relative
 transformer
     x[:, -1:] if last_only -> x[:, :1] if last_only  # the first position
     return x + self.dropout(sublayer(self.norm(x))) -> x = self.norm(x); return x + self.dropout(sublayer(x))  # the residual after the norm
@@ -320,34 +330,53 @@ seq2seq.decoding
     total[:, 0] = 0.0 -> total[:] = 0.0  # all beams the same
     min(2 * n_beams, -> min(n_beams,  # too few to go on
     <= score[:, -1:] -> <= score[:, :1]  # stops too early
-convert.huggingface
+convert.weights
+    reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
+    model.eval() -> model.train()  # left in training mode
+    not weights[n].equal(weights[tied_to[n]]) -> False  # a head that differs from what it is tied to is dropped
+convert.options
+    grid.clone() -> grid  # an activation that overwrites the grid is taken for another
+    "gelu_new": "gelu_tanh" -> "gelu_new": "gelu"  # the exact function for its approximation
+convert.torch_modules
     "norm2": "residual2.norm", -> "norm2": "residual1.norm",  # one norm for another
     ours.norm = LayerNorm( -> LayerNorm(  # the final norm of a stack is forgotten
-    reduce(torch.promote_types, {weight.dtype for weight in weights.values()}) -> next(iter(weights.values())).dtype  # whichever precision comes first
-    grid.clone() -> grid  # an activation that overwrites the grid is taken for another
-    ours.eval() -> ours.train()  # left in training mode
-    not weights[name].equal(weights[tied[name]]) -> False  # a head that differs from what it is tied to is dropped
-    config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
+    Decoder(torch_config(theirs), is_causal=False) -> Decoder(torch_config(theirs))  # causal unasked
+    check_layer_parts(layer) -> pass  # a replaced part is taken for the usual one
+convert.family
     family.aliases.get(name, name) -> name  # options under other names are not read
-    not (directory / files[0]).exists() -> True  # an index that was left there counts more than the file
-    "gelu_new": "gelu_tanh" -> "gelu_new": "gelu"  # the exact function for its approximation
+    ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
+    if unknown: -> if False:  # weights that belong nowhere are dropped
+convert.gpt2
     layer_norm_epsilon=1e-5 -> layer_norm_epsilon=1e-6  # another default
     weight = weight.T -> pass  # matrices not turned
-    factor /= int(name.split(".")[1]) + 1 -> factor /= int(name.split(".")[1]) + 2  # layers counted from another end
-    embedding_norm=True -> embedding_norm=False  # a BERT without the norm of its embedding
-    causal=False, -> causal=True,  # one side only
-    positions="sinusoidal_halves" -> positions="sinusoidal"  # sines and cosines interleaved
+    scale /= int(name.split(".")[1]) + 1 -> scale /= int(name.split(".")[1]) + 2  # layers counted from another end
+    dropout="resid_pdrop" -> dropout="attn_pdrop"  # one dropout for another
+convert.bert
+    self.finish(self.norm(x)) -> self.finish(x)  # a BERT without the norm of its embedding
+    is_causal = False -> is_causal = True  # one side only
+    torch.zeros_like(ids) if segments is None else segments -> torch.zeros_like(ids)  # all in the first segment
+    self.norm(self.activation(self.linear(x))) -> self.norm(self.linear(x))  # a head without its activation
+    self.projection.weight = embedding.tokens.weight -> pass  # a head that is not tied
+convert.marian
+    interleaved=False) -> interleaved=True)  # sines and cosines interleaved
+    head="linear_with_bias" -> head="linear"  # a head without its bias
     scale_embeddings="scale_embedding" -> scale_embeddings="tie_word_embeddings"  # scaled unasked
-    f"{side}_attention_heads" -> "encoder_attention_heads"  # the heads of the encoder in the decoder
-    dropout="resid_pdrop", attention_dropout="attn_pdrop" -> dropout="attn_pdrop", attention_dropout="resid_pdrop"  # the two dropouts exchanged
-    rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
-    rows.repeat_interleave(shared_by, dim=0) -> rows.repeat(shared_by, 1, 1)  # heads share with the wrong ones
-    ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
-    if lost: -> if False:  # weights that belong nowhere are dropped
-    if not isinstance(config, dict) or -> if  # any JSON will do
-    refuse("GPT-2", vars(config), GPT2_HAS) -> pass  # what GPT-2 does not have is written
+    f"{stack}_attention_heads" -> "encoder_attention_heads"  # the heads of the encoder in the decoder
+    if not all(embedding.equal(found[0]) for embedding in found): -> if False:  # one of two different embeddings is dropped
+convert.llama
+    config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
+    halves.transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
+    rows.repeat_interleave(n_repeats, dim=0) -> rows.repeat(n_repeats, 1, 1)  # heads share with the wrong ones
+convert.huggingface
+    or (directory / "model.safetensors").exists() -> or False  # an index that was left there counts more than the file
+    if not isinstance(config, dict): -> if False:  # any JSON will do
+    check_weights(shapes, renamed) -> pass  # memory for whatever is asked
+convert.export
+    require_options("GPT-2", {**vars(config), "is_causal": model.is_causal}, GPT2_REQUIRES) -> pass  # what GPT-2 does not have is written
     or any(directory.iterdir()) -> or False  # written over what was there
-    parameter.T if turned else parameter -> parameter  # written as it is stored here
+    parameter.T if transposed else parameter -> parameter  # written as it is stored here
+convert.comparison
+    if ours not in INCOMPARABLE -> if True  # outputs that are not the same
 modern.muon
     if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
     .clamp(min=1e-7) ->   # zeros become nan
@@ -362,19 +391,46 @@ modern.muon
     rows / columns -> columns / rows  # the wide ones go further
     torch.bfloat16 if parameter.device.type == "cuda" else torch.float32 -> torch.bfloat16  # slow where nothing computes in it
     return torch.float64 -> return torch.float32  # sixteen digits become seven
+notebook.map
+    if chapter == lit else -> if chapter != lit else  # the other chapters are highlighted
+    in reversed(re.findall(box, self.source)): -> in re.findall(box, self.source):  # a small box is covered by the large one around it
+    if label == "add & norm": -> if label == "feed-\\nforward":  # residual connections around other boxes
+    if lit is not None and lit not in CHAPTERS: -> if False:  # an unknown chapter highlights nothing
+notebook.plotting
+    vmin=-high if kind == "signed" else 0 -> vmin=-high  # zero is not white
+    token.strip() == "" else token -> True else token  # spaces inside a token become signs
+    plt.close(figure) -> pass  # figures pile up
+notebook.loss_plot
+    width * (i + 0.5) -> width * i  # means are drawn at the first of their steps
+    range(0, len(loss) - width + 1, width) -> range(0, len(loss), width)  # the last mean is of fewer steps
 notebook.questions
     if guess == answer: -> if guess != answer:  # wrong is right
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
     except AssertionError as error: -> except KeyError as error:  # an open exercise says another thing
     assert result is not None, -> assert True,  # an empty stub passes to the check
-diagnosis.battery
+diagnosis.report
+    return not self.findings -> return True  # nothing is ever wrong
+diagnosis.probes
     tolerance * scale) -> 100 * tolerance * scale)  # deaf
-    if s.causal and future[False]: -> if False:  # leaks are not looked for
-    elif heard[True]: -> elif False:  # batch norm passes
-    if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
-    elif abs(slope * math.sqrt(8) - 1) > 0.01: -> elif False:  # any scale will do
     module.training = mode -> pass  # modes are not put back
+diagnosis.sequences
+    raise failure -> return 1, 1, 1  # what accepts nothing is called all the same
+diagnosis.dependencies
+    if probe.causal and leaks: -> if False:  # leaks are not looked for
+    elif in_training: -> elif False:  # batch norm passes
+diagnosis.learning
+    if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
+diagnosis.attention
+    masks = {name: mask & probe.own_mask for -> masks = {name: mask for  # an attention that is always causal is accused
+diagnosis.attention_weights
+    elif abs(factor * math.sqrt(D_K) - 1) > 0.01: -> elif False:  # any scale will do
     if leaked > 1e-6: -> if False:  # a finite mask passes
+diagnosis.norms_and_positions
+    orders = (waves, torch.cat -> orders = (waves,) or (torch.cat  # sines before cosines are accused
+diagnosis.losses
+    (ids + ahead) % 11 -> (ids + ahead + 1) % 11  # the right objective is accused
+diagnosis.battery
+    if kind not in CHECKS: -> if False:  # an unknown kind is not named
 """
 
 
@@ -425,8 +481,8 @@ def own_tests(module: str) -> str:
 
 def other_tests(module: str) -> list[str]:
     "All other tests of the package, those that name the module first."
-    about_pages = ("test_repository", "test_exercises", "test_outputs", own_tests(module))
-    others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in about_pages]
+    about_form = ("test_names", "test_repository", "test_exercises", "test_outputs")
+    others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in (*about_form, own_tests(module))]
     return [path.stem for path in sorted(others, key=lambda path: f"transformer_nb.{module} " not in path.read_text(encoding="utf-8"))]
 
 

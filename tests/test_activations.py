@@ -1,4 +1,4 @@
-"Looking inside: what is read is what was computed, what is replaced takes effect, and nothing stays behind."
+"Activations: what is recorded is what was computed, what is replaced takes effect, and nothing stays behind."
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from transformer_nb.attention import causal_mask, padding_mask
 from transformer_nb.generation import generate
-from transformer_nb.interpret.activations import INSIDE_ATTENTION, activation_names, activations, compare_tensors, trace
+from transformer_nb.interpret.activations import INSIDE_ATTENTION, activation_names, activations
 from transformer_nb.multi_head_attention import MultiHeadAttention
 
 
@@ -33,7 +33,7 @@ def run(request):
     return model, lambda: model(source, target, mask)
 
 
-def test_every_name_is_heard_and_listening_changes_nothing(run, dtype):
+def test_every_name_is_recorded_and_recording_changes_nothing(run, dtype):
     model, call = run
     model.to(dtype)
     with activations(model) as seen:
@@ -65,7 +65,7 @@ def test_masks_are_kept_and_empty_rows_are_zeros(options):
     assert_same(seen["output.weights"], attention(x, **options, need_weights=True)[1])
 
 
-def test_weights_that_were_asked_for_are_heard_too():
+def test_weights_that_were_asked_for_are_recorded_too():
     attention, x = MultiHeadAttention(8, 2), torch.randn(3, 5, 8)
     with activations(attention, "output", "output.weights") as seen:
         output, weights = attention(x, need_weights=True)
@@ -99,7 +99,7 @@ def test_gradients_pass_through_what_is_read(run):
     assert gradient.shape == seen[name].shape and gradient.any()
 
 
-def test_a_part_that_speaks_several_times_is_kept_each_time():
+def test_a_part_that_is_called_several_times_is_recorded_each_time():
     model, ids = small_language_model(), indices(1, 3)
     with activations(model, "layers.1") as seen:
         generate(model, ids, 3, temperature=0)
@@ -108,14 +108,14 @@ def test_a_part_that_speaks_several_times_is_kept_each_time():
 
 
 @pytest.mark.parametrize("new", [0.0, torch.zeros(8), torch.zeros_like])
-def test_a_replaced_part_is_what_the_rest_goes_on_with(new):
+def test_the_rest_of_the_model_uses_the_replacement(new):
     model, ids = small_language_model(norm_first=True), indices(2, 6)
     with activations(model, "layers.0.residual1", "embedding", replace={"layers.0.attention": new}) as seen:
         model(ids)
     assert seen["layers.0.residual1"].equal(seen["embedding"])
 
 
-def test_what_is_seen_is_what_was_put_in_place():
+def test_the_replacement_is_what_is_recorded():
     model, ids = small_language_model(), indices(2, 6)
     with activations(model, "*", replace={"layers.?.attention.weights": lambda w: w.flip(1)}) as seen:
         model(ids)
@@ -143,7 +143,7 @@ def test_the_patch_of_a_layer_carries_the_answer_over():
         assert model(other).equal(logits)
 
 
-def test_blocks_may_stand_inside_each_other():
+def test_blocks_can_be_nested():
     model, ids = small_language_model(), indices(2, 6)
     weights = "layers.0.attention.weights"
     with activations(model, weights) as outer:
@@ -162,7 +162,7 @@ def test_nothing_stays_behind_not_even_after_an_error():
     assert untouched(model)
 
 
-def test_who_does_not_ask_for_weights_keeps_the_fused_kernel(monkeypatch):
+def test_the_fused_kernel_stays_in_use_where_nothing_inside_attention_is_recorded(monkeypatch):
     model, ids, calls = small_language_model(), indices(2, 6), []
     kernel = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: calls.append(1) or kernel(*a))
@@ -174,7 +174,7 @@ def test_who_does_not_ask_for_weights_keeps_the_fused_kernel(monkeypatch):
     assert len(calls) == 3  # the other layer's
 
 
-def test_other_peoples_models_can_be_heard():
+def test_other_peoples_models_can_be_recorded():
     theirs = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).train()
     with activations(theirs, "linear1", "self_attn") as seen:
         theirs(torch.randn(2, 5, 8))
@@ -182,10 +182,10 @@ def test_other_peoples_models_can_be_heard():
 
 
 @pytest.mark.parametrize("where", ["read", "replaced"])
-def test_a_name_that_is_not_there_is_answered_with_its_neighbours(where):
+def test_an_unknown_name_is_answered_with_similar_names(where):
     model = small_language_model()
     arguments = (("layers.9.attention",), {}) if where == "read" else ((), {"replace": {"layers.9.attention": 0.0}})
-    with pytest.raises(ValueError, match=r"no activation 'layers.9.attention'; near it are layers.\d.attention"):
+    with pytest.raises(ValueError, match=r"no activation 'layers.9.attention'; similar names are layers.\d.attention"):
         with activations(model, *arguments[0], **arguments[1]):
             pass
     assert untouched(model)
@@ -194,7 +194,7 @@ def test_a_name_that_is_not_there_is_answered_with_its_neighbours(where):
 def test_a_replacement_that_never_happens_is_an_error():
     model = small_language_model()
     for name in ("layers.0:2", "layers.0:x"):
-        with pytest.raises(ValueError, match=f"nothing was replaced under '{name}'"):
+        with pytest.raises(ValueError, match=f"the replacement of '{name}' was never used"):
             with activations(model, replace={name: 0.0}):
                 model(indices(2, 6))
     assert untouched(model)
@@ -217,30 +217,7 @@ def test_a_replacement_may_be_any_number(new):
 
 def test_a_replacement_of_another_shape_is_refused():
     model = small_language_model()
-    with pytest.raises(ValueError, match=r"replaces layers.0 must have its shape \(2, 6, 8\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"the replacement of layers.0 must broadcast to its shape \(2, 6, 8\), got \(5,\)"):
         with activations(model, replace={"layers.0": torch.zeros(5)}):
             model(indices(2, 6))
     assert untouched(model)
-
-
-def test_a_trace_holds_values_and_gradients_of_the_same_run(run, dtype):
-    model, call = run
-    model.to(dtype)
-    taken = trace(model, call)
-    assert_same(taken.values["logits"], call().detach())
-    factors = torch.randn(taken.values["logits"].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    model.zero_grad()
-    (call() * factors.to(dtype)).sum().backward()
-    for name, parameter in model.named_parameters():
-        assert_same(taken.parameters[name.removeprefix("stack.")], parameter.grad)
-    assert_same(taken.gradients["logits"], factors.to(dtype))
-
-
-def test_a_ledger_tells_how_far_and_names_what_is_missing():
-    theirs = {"a": torch.tensor([1.0, -4.0]), "b": torch.zeros(2)}
-    entries = compare_tensors({"a": torch.tensor([1.5, -4.0]), "b": torch.zeros(2), "c": torch.ones(1)}, theirs)
-    assert entries == [("a", 0.5, 0.125), ("b", 0.0, 0.0)]
-    with pytest.raises(ValueError, match=r"a: nothing to hold against shape \(2,\)"):
-        compare_tensors({}, theirs)
-    with pytest.raises(ValueError, match=r"a: shape \(1,\) to hold against shape \(2,\)"):
-        compare_tensors({"a": torch.ones(1)}, theirs)

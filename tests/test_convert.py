@@ -24,22 +24,20 @@ from transformers import (
     MarianMTModel,
 )
 
-from transformer_nb.attention import causal_mask, padding_mask
+from transformer_nb.attention import causal_mask, dependency_matrix, leak_test, padding_mask
+from transformer_nb.config.model import PARTS
+from transformer_nb.convert import FAMILIES, from_huggingface, from_torch, to_huggingface
+from transformer_nb.convert import bert
+from transformer_nb.convert.comparison import parity
+from transformer_nb.convert.options import HUGGINGFACE_ACTIVATIONS
+from transformer_nb.convert.torch_modules import TORCH_NAMES
+from transformer_nb.convert.weights import load_weights, rename_parameter
+from transformer_nb.generation import generate
+from transformer_nb.layer_norm import LayerNorm
+from transformer_nb.positional_encoding import sinusoidal_encoding
 from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
-from transformer_nb.generation import generate
-from transformer_nb.convert.huggingface import (
-    FAMILIES,
-    HUGGINGFACE_ACTIVATIONS,
-    TORCH_NAMES,
-    from_huggingface,
-    from_torch,
-    our_parameter,
-    parity,
-    pour,
-    to_huggingface,
-)
-from transformer_nb.transformer import ACTIVATIONS, Encoder, EncoderDecoder, LanguageModel, RMSNorm
+from transformer_nb.transformer import Embedding, Encoder, EncoderDecoder, LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 transformers.logging.set_verbosity_error()
@@ -75,7 +73,7 @@ TWO_INPUTS = {
 
 def torch_rename(theirs):
     names = TORCH_NAMES[type(theirs).__name__]
-    return lambda name: our_parameter(name, names) or name
+    return lambda name: rename_parameter(name, names) or name
 
 
 @pytest.mark.parametrize("make", ONE_INPUT.values(), ids=ONE_INPUT)
@@ -185,13 +183,86 @@ def test_layers_of_a_stack_must_be_alike():
 def test_pouring_leaves_nothing_over():
     model = LanguageModel(small_config(tie_embeddings=False))
     weights = {name.removeprefix("stack."): weight for name, weight in model.state_dict().items()}
-    assert pour(model, weights) is model
+    assert load_weights(model, weights) is model
     with pytest.raises(ValueError, match="weights layers.1.attention.out_proj.bias are missing"):
-        pour(model, {name: w for name, w in weights.items() if name != "layers.1.attention.out_proj.bias"})
-    with pytest.raises(ValueError, match="weights head.bias have no place here"):
-        pour(model, {**weights, "head.bias": torch.zeros(13)})
-    with pytest.raises(ValueError, match=r"weights norm.bias have another shape: \(8,\) is wanted, \(9,\) was given"):
-        pour(model, {**weights, "norm.bias": torch.zeros(9)})
+        load_weights(model, {name: w for name, w in weights.items() if name != "layers.1.attention.out_proj.bias"})
+    with pytest.raises(ValueError, match="weights head.bias have no parameter in this model"):
+        load_weights(model, {**weights, "head.bias": torch.zeros(13)})
+    with pytest.raises(ValueError, match=r"weights norm.bias have another shape: expected \(8,\), got \(9,\)"):
+        load_weights(model, {**weights, "norm.bias": torch.zeros(9)})
+
+
+# The parts that only one family has.
+
+
+def small_bert_config(**options):
+    "A BERT small enough to be computed in no time."
+    return bert.BertConfig(**{**vars(small_config()), "final_norm": None, "embedding": "bert", "head": "bert", "norm_first": False, **options})
+
+
+def small_bert(**options):
+    "A BERT with its head, its parameters random and large."
+    return randomize(bert.MaskedLanguageModel(small_bert_config(**options))).eval()
+
+
+def test_a_model_that_sees_both_sides_is_not_causal():
+    for model in (small_bert(), randomize(bert.MaskedLanguageModel(small_config())).eval()):
+        ids = torch.randint(13, (1, 6))
+        assert leak_test(model, ids) and dependency_matrix(model, ids).min() > 0
+
+
+def test_segments_are_added_and_the_first_is_the_default():
+    model = small_bert(n_segments=3)
+    ids = torch.randint(13, (2, 5))
+    segments = torch.tensor([0, 0, 1, 1, 2]).expand(2, 5)
+    assert model(ids).equal(model(ids, segments=torch.zeros_like(ids)))
+    embedding = model.embedding
+    summed = embedding.tokens(ids) + embedding.positions.weight[:5] + embedding.segments(segments)
+    assert_same(embedding(ids, segments=segments), embedding.norm(summed))
+    assert not model(ids).allclose(model(ids, segments=segments))
+
+
+def test_a_deep_head_has_one_more_layer_and_is_tied_too():
+    model = small_bert()
+    x = torch.randn(2, 3, 8)
+    hidden = F.layer_norm(
+        F.gelu(x @ model.head.linear.weight.T + model.head.linear.bias), (8,), model.head.norm.weight, model.head.norm.bias
+    )
+    assert_same(model.head(x), hidden @ model.embedding.tokens.weight.T + model.head.projection.bias)
+    assert model.head.projection.weight is model.embedding.tokens.weight
+
+
+def test_embedded_tokens_are_normalized_by_a_bert():
+    embedding = bert.BertEmbedding(small_bert_config())
+    assert_same(embedding(torch.randint(13, (2, 5))).mean(-1), torch.zeros(2, 5))
+    assert_same(Embedding(small_config(positions="sinusoidal_halves")).positions.table, sinusoidal_encoding(8, 8, False))
+
+
+def test_an_encoder_with_an_embedding_takes_segments():
+    config = small_bert_config()
+    encoder, bare = randomize(Encoder(config, bert.BertEmbedding(config))), Encoder(config)
+    ids, segments = torch.randint(13, (2, 5)), torch.randint(2, (2, 5))
+    bare.load_state_dict({name: w for name, w in encoder.state_dict().items() if not name.startswith("embedding.")})
+    assert_same(encoder(ids, segments=segments), bare(encoder.embedding(ids, segments=segments)))
+
+
+@pytest.mark.parametrize("n_segments", [0, -1, 1.5, None])
+def test_a_bert_has_a_whole_number_of_segments(n_segments, shapes_unchecked):
+    with pytest.raises(ValueError, match=f"n_segments must be a whole number of at least 1, got {n_segments!r}"):
+        small_bert_config(n_segments=n_segments)
+
+
+def test_a_bert_embedding_wants_a_configuration_with_segments(shapes_unchecked):
+    with pytest.raises(ValueError, match="embedding 'bert' needs a BertConfig, got TransformerConfig"):
+        LanguageModel(small_config(embedding="bert"))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_with_a_bias_adds_it_to_the_logits(tied):
+    model = randomize(LanguageModel(small_config(head="linear_with_bias", tie_embeddings=tied)))
+    x = torch.randn(2, 3, 8)
+    assert_same(model.head(x), x @ model.head.weight.T + model.head.bias)
+    assert (model.head.weight is model.embedding.tokens.weight) == tied
 
 
 # Published families. Sizes are odd, and all different, so that nothing fits by accident.
@@ -439,7 +510,7 @@ def test_nothing_is_shared_with_the_original(family):
 def test_a_head_that_is_not_what_it_is_tied_to_is_refused():
     theirs = MODELS["gpt2"]()
     theirs.lm_head = nn.Linear(15, 37, bias=False)
-    with pytest.raises(ValueError, match="weights head.weight differ from those that they are tied to"):
+    with pytest.raises(ValueError, match="weights head.weight differ from those they are tied to"):
         from_huggingface(theirs)
 
 
@@ -450,7 +521,7 @@ def test_a_translator_whose_tables_are_not_what_its_configuration_says_is_refuse
     theirs.model.encoder.embed_tokens = nn.Embedding(37, 15) if table == "embed_tokens" else theirs.model.encoder.embed_tokens
     if table == "embed_positions":
         theirs.model.encoder.embed_positions.weight.data.add_(1.0)
-    with pytest.raises(ValueError, match="Marian: .*(share one|no sinusoids)"):
+    with pytest.raises(ValueError, match="Marian: .*(must be shared|not sinusoidal)"):
         from_huggingface(theirs)
 
 
@@ -518,25 +589,26 @@ def test_what_a_configuration_leaves_unsaid_has_the_value_of_the_library(saved):
         (lambda d: (d / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), FileNotFoundError, "model.safetensors is missing"),
         (lambda d: (d / "config.json").write_text("{"), ValueError, "cannot be read"),
-        (lambda d: (d / "config.json").write_text("[]"), ValueError, "of another kind"),
+        (lambda d: (d / "config.json").write_text("[]"), ValueError, "config.json is not a JSON object"),
         (lambda d: (d / "config.json").write_bytes(b"\xff\xfe\x00"), ValueError, "cannot be read"),
         (lambda d: (d / "config.json").write_text("{}"), ValueError, "from_huggingface reads GPT2LMHeadModel, .* got Path|got "),
         (lambda d: (d / "config.json").write_text('{"architectures": ["T5Model"]}'), ValueError, "got T5Model"),
         (lambda d: (d / "model.safetensors").write_bytes(b"12345678" * 9), ValueError, "cannot be read"),
-        (lambda d: only_index(d, '{"weight_map": {"x": "../x"}}'), ValueError, "of another kind"),
+        (lambda d: only_index(d, '{"weight_map": {"x": "../x"}}'), ValueError, "lists something else than files in this directory"),
         (lambda d: only_index(d, "{}"), ValueError, "cannot be read"),
         (lambda d: only_index(d, '{"weight_map": {"x": "x.safetensors"}}'), FileNotFoundError, "x.safetensors is missing"),
+        (lambda d: (d / "config.json").write_text('{"architectures": [{}]}'), ValueError, "from_huggingface reads .*, got {}"),
         (lambda d: (d / "config.json").write_text('{"architectures": 7}'), ValueError, "got architectures=7 in its config.json"),
-        (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel makes no sense"),
-        (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel makes no sense|have another shape"),
-        (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: .300000000000, 15. is wanted"),
+        (lambda d: reconfigure(d, n_embd=None), ValueError, "the configuration of this GPT2LMHeadModel is not valid"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**30), ValueError, "the configuration of this GPT2LMHeadModel is not valid|have another shape"),
+        (lambda d: reconfigure(d, vocab_size=3 * 10**11), ValueError, "have another shape: expected .300000000000, 15.,"),
         (lambda d: reconfigure(d, n_layer=10**9), ValueError, r"asks for 1000000000 layers, and there are \d+ weights"),
         (lambda d: reconfigure(d, n_layer=4), ValueError, "weights layers.3.attention.in_proj_bias and 11 more are missing"),
-        (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are no numbers to compute with"),
+        (lambda d: rewrite(d, lambda w: {n: v.to(torch.int8) for n, v in w.items()}), ValueError, "are not floating-point numbers"),
         (lambda d: rewrite(d, lambda w: {n: v for n, v in w.items() if "ln_f.bias" not in n}), ValueError, "weights norm.bias are missing"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.0.extra.weight": torch.ones(2)}), ValueError, "h.0.extra.weight belong to no part"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.7.ln_1.bias": torch.ones(15)}), ValueError, "layers.7.residual1.norm.bias have no place"),
-        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias have another shape: \(15,\) is wanted, \(3,\) was given"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.0.extra.weight": torch.ones(2)}), ValueError, "h.0.extra.weight belong to no module"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.h.7.ln_1.bias": torch.ones(15)}), ValueError, "layers.7.residual1.norm.bias have no parameter"),
+        (lambda d: rewrite(d, lambda w: {**w, "transformer.ln_f.bias": torch.ones(3)}), ValueError, r"norm.bias have another shape: expected \(15,\), got \(3,\)"),
     ],
 )
 def test_a_damaged_directory_is_refused_in_one_line(saved, change, error, says):
@@ -568,7 +640,7 @@ def test_what_has_no_counterpart_of_a_published_model_is_refused(make, says):
 def test_an_activation_is_the_same_by_both_names(name):
     x = torch.linspace(-6, 6, 121, dtype=torch.float64)
     theirs = transformers.activations.ACT2FN[name]
-    assert (theirs(x) - ACTIVATIONS[HUGGINGFACE_ACTIVATIONS[name]](x)).abs().max() < 1e-7
+    assert (theirs(x) - PARTS["activation"][HUGGINGFACE_ACTIVATIONS[name]](x)).abs().max() < 1e-7
 
 
 # The same tokens. The model must have something to say: with a tied head and small embeddings it would repeat one token.
@@ -691,13 +763,11 @@ def test_what_was_read_and_written_is_what_it_was(saved, tmp_path):
         (dict(norm="rms"), "norm='rms'"),
         (dict(norm_first=False), "norm_first=False"),
         (dict(final_norm=False), "final_norm=False"),
-        (dict(gated=True), "gated=True"),
+        (dict(feed_forward="gated"), "feed_forward='gated'"),
         (dict(scale_embeddings=True), "scale_embeddings=True"),
-        (dict(causal=False), "causal=False"),
-        (dict(embedding_norm=True), "embedding_norm=True"),
-        (dict(n_segments=2), "n_segments=2"),
-        (dict(deep_head=True), "deep_head=True"),
-        (dict(head_bias=True), "head_bias=True"),
+        (dict(embedding="bigram"), "embedding='bigram'"),
+        (dict(head="bert"), "head='bert'"),
+        (dict(head="linear_with_bias"), "head='linear_with_bias'"),
     ],
 )
 def test_an_option_that_is_in_the_way_is_named(options, says, tmp_path):
@@ -706,9 +776,21 @@ def test_an_option_that_is_in_the_way_is_named(options, says, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_masked_language_model_is_not_written_as_a_gpt2(tmp_path):
+    for config in (small_config(), small_bert_config()):
+        with pytest.raises(ValueError, match="GPT-2: is_causal=False cannot be converted, only is_causal=True"):
+            to_huggingface(bert.MaskedLanguageModel(config), tmp_path / "written")
+
+
+def test_an_activation_that_the_other_library_does_not_have_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(PARTS["activation"], "sine", torch.sin)
+    with pytest.raises(ValueError, match="the activation 'sine' has no name"):
+        to_huggingface(LanguageModel(small_config(activation="sine")), tmp_path / "written")
+
+
 def test_only_a_language_model_is_written(tmp_path):
-    with pytest.raises(ValueError, match="only a LanguageModel can be written as a GPT-2, got RMSNorm"):
-        to_huggingface(RMSNorm(8), tmp_path / "written")
+    with pytest.raises(ValueError, match="only a LanguageModel can be written as a GPT-2, got LayerNorm"):
+        to_huggingface(LayerNorm(8), tmp_path / "written")
 
 
 def test_nothing_is_written_over(tmp_path):
@@ -729,7 +811,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("transformer_nb.convert.huggingface.save_file", full)
+    monkeypatch.setattr("transformer_nb.convert.export.save_file", full)
     with pytest.raises(OSError, match="could not write the model .* no space left on device"):
         to_huggingface(LanguageModel(small_config()), tmp_path / "written")
     assert not any(tmp_path.iterdir())

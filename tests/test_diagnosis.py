@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from transformer_nb.attention import causal_mask, padding_mask, scaled_dot_product_attention
-from transformer_nb.diagnosis.battery import BATTERIES, Diagnosis, diagnose
+from transformer_nb.diagnosis import CHECKS, Diagnosis, diagnose
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
@@ -471,7 +471,7 @@ def test_a_finding_is_a_sentence_and_the_name_of_a_check():
     assert "nothing wrong in 9 checks" in repr(diagnose(einsum, "attention"))
 
 
-@pytest.mark.parametrize("kind", BATTERIES)
+@pytest.mark.parametrize("kind", CHECKS)
 def test_what_cannot_be_called_is_a_finding(kind):
     def refuses(*args, **kwargs):
         raise RuntimeError("not today")

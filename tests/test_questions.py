@@ -29,7 +29,7 @@ def test_what_is_no_choice_is_named_and_stops_nothing(guess):
 
 
 @pytest.mark.parametrize("guess, right, says", [
-    (2.0, True, "near enough"), (2.3, True, "near enough"), (1, False, "too small"), (9, False, "too large"), (8, False, "cubed"),
+    (2.0, True, "close enough"), (2.3, True, "close enough"), (1, False, "too small"), (9, False, "too large"), (8, False, "cubed"),
 ])
 def test_a_number_is_compared_with_what_was_measured(guess, right, says):
     verdict = reveal_number(guess, 2.0, "as it must be", traps={8.0: "That is 2 cubed.", 1.0: "x"}, within=0.2 if guess != 9 else 0.01)
@@ -67,7 +67,7 @@ def check_double(double):
 def test_an_exercise_says_what_is_wrong_and_never_raises(answer, says):
     verdict = check_double(answer)
     assert says in repr(verdict) and bool(verdict) == (says == "Right.")
-    assert ("it stops with" in repr(verdict)) == says.endswith("Error")
+    assert ("it raises" in repr(verdict)) == says.endswith("Error")
 
 
 def test_a_verdict_is_markdown_on_the_page_and_plain_elsewhere():

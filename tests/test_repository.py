@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import transformer_nb
-from transformer_nb.notebook.plotting import CHAPTERS
+from transformer_nb.notebook.map import CHAPTERS
 
 ROOT = Path(__file__).parents[1]
 NBS = ROOT / "nbs"

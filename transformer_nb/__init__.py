@@ -62,7 +62,7 @@ from .attention import (
     scaled_dot_product_attention,
 )
 from .runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from .diagnosis.battery import Diagnosis, diagnose
+from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .seq2seq.decoding import (
     beam_search,
@@ -85,7 +85,7 @@ from .positional_encoding import (
     SinusoidalPositionalEncoding,
     sinusoidal_encoding,
 )
-from .convert.huggingface import from_huggingface, from_torch, to_huggingface
+from .convert import from_huggingface, from_torch, to_huggingface
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,

@@ -95,7 +95,8 @@ def lr_factor(
 ) -> float:
     """The learning rate of a step as a part of the highest: linear warm-up, then the schedule.
 
-    `noam` is equation 3 of Vaswani et al."""
+    `noam` is equation 3 of Vaswani et al.
+    """
     warmup = max(config.warmup_steps, 1)
     if step < warmup:
         return (step + 1) / warmup

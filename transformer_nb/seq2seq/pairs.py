@@ -105,7 +105,8 @@ def pair_batch(
 ) -> tuple[PairInputs, Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
     """A batch for `train`: the arguments of an `EncoderDecoder`, the targets, and their mask.
 
-    The arguments are the source, the target shifted right, and the mask of the source."""
+    The arguments are the source, the target shifted right, and the mask of the source.
+    """
     return (source, shift_right(target, start), (source != pad)[:, None]), target, target != pad
 
 
