@@ -18,6 +18,7 @@ from ..config.model import PARTS, TransformerConfig
 from .family import ModelFamily
 from .options import map_options, require_options
 from ..embeddings import TokenEmbedding
+from ..runs.checkpoints import MODELS
 from ..transformer import Embedding, Encoder, LanguageModel
 
 # %% ../../nbs/workshop/convert_bert.ipynb #16a34b1f
@@ -98,6 +99,9 @@ class MaskedLanguageModel(LanguageModel):
     "Indices to the logits of masked tokens: each position attends to both sides, as in BERT."
 
     is_causal = False
+
+
+MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig)  # so that a checkpoint can hold one
 
 # %% ../../nbs/workshop/convert_bert.ipynb #15591d36
 BERT_OPTIONS = dict(

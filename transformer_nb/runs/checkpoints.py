@@ -134,7 +134,7 @@ def check_can_be_saved(
     "Raises ValueError for a class not in `MODELS`, and for weights that its config does not make."
     if MODELS.get(type(model).__name__, (None,))[0] is not type(model):
         raise ValueError(
-            f"a checkpoint can hold {' or '.join(MODELS)}, got {type(model).__name__}:"
+            f"a checkpoint can hold one of {', '.join(MODELS)}, got {type(model).__name__}:"
             " add its class to MODELS in runs.checkpoints, or leave out the directory"
         )
     with torch.device("meta"):
