@@ -186,9 +186,7 @@ def loss_by_position(
 
 def evaluate(
     model: nn.Module,
-    ids: (
-        Integer[Tensor, "validation"] | Iterable
-    ),  # a text, or batches (inputs, targets) or (inputs, targets, mask)
+    ids: Integer[Tensor, "validation"] | Iterable,  # a text, or batches as for `train`
     batch_size: int = 64,  # windows at a time
 ) -> float:
     """The mean loss in nats per token, without dropout and label smoothing.

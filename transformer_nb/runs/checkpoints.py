@@ -36,12 +36,11 @@ class Checkpoint(NamedTuple):
     training: dict | None  # for `train(..., resume=...)`: plain values, and "tensors" by name
 
 
-MODELS: dict[str, tuple[type, type]] = (
-    {  # what can be saved: by the name of a class, the class and that of its configuration
-        "LanguageModel": (LanguageModel, TransformerConfig),
-        "EncoderDecoder": (EncoderDecoder, TransformerConfig),
-    }
-)
+# What can be saved: by the name of a class, the class and the class of its configuration.
+MODELS: dict[str, tuple[type, type]] = {
+    "LanguageModel": (LanguageModel, TransformerConfig),
+    "EncoderDecoder": (EncoderDecoder, TransformerConfig),
+}
 CHECKPOINT_FILES = {"model.safetensors", "config.json", "tokenizer.json", "training.safetensors"}
 RUN_FILES = {"metrics.jsonl", "tensorboard", "best", "best.old"}  # beside the checkpoints of a run
 
@@ -233,9 +232,7 @@ def newest_checkpoint(
     directory: Path,
 ) -> Path | None:
     "The newest checkpoint of a run, or the directory itself where it is a checkpoint, or None."
-    beside = directory.with_name(
-        directory.name + ".old"
-    )  # where the machine stopped between two renames
+    beside = directory.with_name(directory.name + ".old")  # left between two renames
     candidates = [
         *sorted(saved_steps(directory).items(), reverse=True),
         (0, directory),

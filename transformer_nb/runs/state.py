@@ -20,9 +20,7 @@ class History:
 
     steps: int  # planned
     loss: list[float] = field(default_factory=list)  # of each step
-    evaluated: list[int] = field(
-        default_factory=list
-    )  # the steps after which the model was evaluated
+    evaluated: list[int] = field(default_factory=list)  # after which steps
     validation_loss: list[float] = field(default_factory=list)  # at each evaluation
     seconds: float = 0.0  # spent in steps, without evaluation
     interrupted: bool = False  # whether Ctrl-C ended the run early

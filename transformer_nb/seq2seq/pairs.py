@@ -129,9 +129,7 @@ class PairBatches:
 
 # %% ../../nbs/workshop/pairs.ipynb #ca08ac7a
 def average_checkpoints(
-    states: list[
-        dict[str, Tensor] | str | Path
-    ],  # state dicts of one model at several steps, or directories of checkpoints
+    states: list[dict[str, Tensor] | str | Path],  # state dicts, or directories of checkpoints
 ) -> dict[str, Tensor]:
     """The mean of each parameter (Vaswani et al., section 6.1).
 
