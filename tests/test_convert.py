@@ -37,7 +37,7 @@ from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.positional_encoding import sinusoidal_encoding
 from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
-from transformer_nb.transformer import Embedding, Encoder, EncoderDecoder, LanguageModel
+from transformer_nb.transformer import InputEmbedding, Encoder, EncoderDecoder, LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 transformers.logging.set_verbosity_error()
@@ -235,7 +235,7 @@ def test_a_deep_head_has_one_more_layer_and_is_tied_too():
 def test_embedded_tokens_are_normalized_by_a_bert():
     embedding = bert.BertEmbedding(small_bert_config())
     assert_same(embedding(torch.randint(13, (2, 5))).mean(-1), torch.zeros(2, 5))
-    assert_same(Embedding(small_config(positions="sinusoidal_halves")).positions.table, sinusoidal_encoding(8, 8, False))
+    assert_same(InputEmbedding(small_config(positions="sinusoidal_halves")).positions.table, sinusoidal_encoding(8, 8, False))
 
 
 def test_an_encoder_with_an_embedding_takes_segments():

@@ -19,7 +19,7 @@ from transformer_nb.inference.calls import evaluation_mode, pad_left
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import RotaryPositionalEncoding
-from transformer_nb.transformer import Embedding, EncoderLayer, LanguageModel, Residual, TransformerConfig
+from transformer_nb.transformer import InputEmbedding, EncoderLayer, LanguageModel, Residual, TransformerConfig
 
 VARIANTS = {
     "gpt2": {},
@@ -210,7 +210,7 @@ def test_methods_may_be_replaced(change):
     assert_cache_changes_nothing(model)
 
 
-@pytest.mark.parametrize("kind, method", [(MultiHeadAttention, "attend"), (Residual, "forward"), (EncoderLayer, "forward"), (Embedding, "forward"), (nn.Linear, "forward")])
+@pytest.mark.parametrize("kind, method", [(MultiHeadAttention, "attend"), (Residual, "forward"), (EncoderLayer, "forward"), (InputEmbedding, "forward"), (nn.Linear, "forward")])
 def test_methods_of_a_class_may_be_replaced(kind, method, monkeypatch):
     model, real = variant("gpt2"), getattr(kind, method)
 
@@ -358,7 +358,7 @@ def test_a_hook_on_any_module_is_called(name, kind):
         assert_cache_changes_nothing(model)
 
 
-@pytest.mark.parametrize("of", [LanguageModel, Embedding, EncoderLayer, Residual, MultiHeadAttention, RotaryPositionalEncoding, LayerNorm, nn.Linear, nn.Dropout])
+@pytest.mark.parametrize("of", [LanguageModel, InputEmbedding, EncoderLayer, Residual, MultiHeadAttention, RotaryPositionalEncoding, LayerNorm, nn.Linear, nn.Dropout])
 @pytest.mark.parametrize("name", ["gpt2", "modern"])
 def test_a_hook_for_all_modules_is_called(name, of):
     def scale(module, inputs, output):

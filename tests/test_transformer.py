@@ -26,7 +26,7 @@ from transformer_nb.positional_encoding import RotaryPositionalEncoding, sinusoi
 from transformer_nb.transformer import (
     Decoder,
     DecoderLayer,
-    Embedding,
+    InputEmbedding,
     Encoder,
     EncoderDecoder,
     EncoderLayer,
@@ -323,7 +323,7 @@ def test_an_encoder_fails_the_leak_test_unless_it_is_causal(norm_first):
 @pytest.mark.parametrize("positions, tells", [(p, p != "none") for p in PARTS["positions"]])
 def test_an_encoder_tells_places_apart_only_by_its_positions(positions, tells):
     config = small_config(positions=positions)
-    embedding, encoder = randomize(Embedding(config)), randomize(Encoder(config))
+    embedding, encoder = randomize(InputEmbedding(config)), randomize(Encoder(config))
     ids, order = torch.arange(6)[None], torch.tensor([3, 1, 5, 4, 0, 2])
     before, after = encoder(embedding(ids)), encoder(embedding(ids[:, order]))
     assert torch.allclose(before[:, order], after, atol=1e-5) is not tells
@@ -542,7 +542,7 @@ def test_tied_embeddings_stay_tied_when_loaded_and_moved():
 
 
 def test_scaled_embeddings_are_sqrt_d_model_times_the_table():
-    plain, scaled = (Embedding(small_config(scale_embeddings=s, positions="none")) for s in (False, True))
+    plain, scaled = (InputEmbedding(small_config(scale_embeddings=s, positions="none")) for s in (False, True))
     scaled.load_state_dict(plain.state_dict())
     ids = indices(2, 8)
     assert_same(scaled(ids), math.sqrt(8) * plain(ids))

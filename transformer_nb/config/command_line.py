@@ -10,7 +10,7 @@ import argparse
 from dataclasses import fields
 
 from .training import TrainingConfig
-from ..transformer import PRESETS, TransformerConfig
+from .model import PRESETS, TransformerConfig
 
 # %% ../../nbs/workshop/command_line_options.ipynb #3db7fa3a
 def add_options(

@@ -19,7 +19,7 @@ from .family import ModelFamily
 from .options import map_options, require_options
 from ..embeddings import TokenEmbedding
 from ..runs.checkpoints import MODELS
-from ..transformer import Embedding, Encoder, LanguageModel
+from ..transformer import InputEmbedding, Encoder, LanguageModel
 
 # %% ../../nbs/workshop/convert_bert.ipynb #16a34b1f
 @dataclass
@@ -39,7 +39,7 @@ class BertConfig(TransformerConfig):
         check_integers(self, n_segments=1)
 
 
-class BertEmbedding(Embedding):
+class BertEmbedding(InputEmbedding):
     """The sum of embeddings of token, position and segment, normalized (Devlin et al., 2019, figure 2).
 
     Raises ValueError for a configuration without segments.
@@ -73,7 +73,7 @@ class BertHead(nn.Module):
     def __init__(
         self,
         config: TransformerConfig,
-        embedding: Embedding,  # whose matrix is used again where the config ties them
+        embedding: InputEmbedding,  # whose matrix is used again where the config ties them
     ):
         super().__init__()
         self.linear = nn.Linear(config.d_model, config.d_model, config.bias)
@@ -101,7 +101,7 @@ class MaskedLanguageModel(LanguageModel):
     is_causal = False
 
 
-MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig)  # so that a checkpoint can hold one
+MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig)  # it can be saved
 
 # %% ../../nbs/workshop/convert_bert.ipynb #15591d36
 BERT_OPTIONS = dict(

@@ -15,7 +15,7 @@ from ..config.model import PARTS, TransformerConfig
 from .family import ModelFamily
 from .options import map_options
 from ..positional_encoding import SinusoidalPositionalEncoding, sinusoidal_encoding
-from ..transformer import Embedding, EncoderDecoder, output_projection
+from ..transformer import InputEmbedding, EncoderDecoder, output_projection
 
 # %% ../../nbs/workshop/convert_marian.ipynb #90f35438
 def sines_before_cosines(
@@ -27,7 +27,7 @@ def sines_before_cosines(
 
 def output_projection_with_bias(
     config: TransformerConfig,
-    embedding: Embedding,  # whose matrix is used again where the config ties them
+    embedding: InputEmbedding,  # whose matrix is used again where the config ties them
 ) -> nn.Linear:
     "The matrix from the last vectors to the logits, and a bias for each token."
     head = output_projection(config, embedding)

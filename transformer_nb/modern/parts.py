@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..config.model import PARTS, PRESETS, TransformerConfig
 from ..embeddings import TokenEmbedding
-from ..transformer import Embedding
+from ..transformer import InputEmbedding
 
 # %% ../../nbs/workshop/modern_parts.ipynb #8d91ac36
 class RMSNorm(nn.Module):
@@ -86,7 +86,7 @@ def squared_relu(
 PARTS["activation"] |= {"quick_gelu": quick_gelu, "squared_relu": squared_relu}
 
 # %% ../../nbs/workshop/modern_parts.ipynb #62c6e82a
-class BigramEmbedding(Embedding):
+class BigramEmbedding(InputEmbedding):
     "Embeddings of each token and of the token before it, added (Peng et al., 2023, have the idea in every layer)."
 
     reads_previous_token = True
