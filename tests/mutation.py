@@ -267,7 +267,7 @@ runs.trainer
     self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
     self.dropout.manual_seed(seed) -> pass  # all processes drop the same
     group["initial_lr"] * self -> self.config.learning_rate * self  # muon at adamw's rate
-    enabled=self.config.precision == "bf16" -> enabled=False  # bf16 is not heard
+    enabled=is_bf16 -> enabled=False  # bf16 is not heard
     if self.config.grad_clip or measure: -> if measure:  # no clipping
     optimizer.zero_grad() -> pass  # gradients add up
     if not math.isfinite(loss): -> if False:  # nan goes on

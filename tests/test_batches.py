@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from transformer_nb.config.training import OPTIMIZERS, TrainingConfig
+from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
 from transformer_nb.runs.batches import Batch, as_batch, batch_source, batch_tensors, cross_entropy, split_batch
 from transformer_nb.runs.distributed import tensor_digest
 from transformer_nb.runs.trainer import Trainer
@@ -356,7 +357,7 @@ def test_validation_batches_must_be_readable_again():
 def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
     model, steps = Words(), []
     model.register_forward_hook(lambda *_: steps.append(1))
-    with pytest.raises(ValueError, match="a checkpoint can hold LanguageModel or EncoderDecoder, got Words: add its class to MODELS") as error:
+    with pytest.raises(ValueError, match="a checkpoint can hold one of LanguageModel, EncoderDecoder, MaskedLanguageModel, got Words: add its class to MODELS") as error:
         train(model, OwnBatches(), short_run(), directory=tmp_path / "run")
     assert one_line(error) and not steps and not (tmp_path / "run").exists()
     changed = small_language_model()
@@ -375,6 +376,15 @@ def test_a_run_on_ids_does_not_go_on_with_batches_nor_the_other_way_round():
         by_batches.load_state_dict(by_ids.state_dict())
     with pytest.raises(ValueError, match="this run began on batches: give them"):
         by_ids.load_state_dict(by_batches.state_dict())
+
+
+def test_a_model_that_sees_both_sides_learns_from_batches_and_can_be_saved(tmp_path):
+    torch.manual_seed(0)
+    model = MaskedLanguageModel(BertConfig(V + 1, block_size=8, n_layers=1, n_heads=2, d_model=16, dropout=0.0))
+    hidden = [(x.masked_fill(mask, V), x, mask) for x, _, mask in masked_batches()]  # guess what stood there
+    history = train(model, hidden, short_run(steps=60, warmup_steps=5, learning_rate=1e-2), hidden, directory=tmp_path / "run")
+    assert history.validation_loss[-1] < history.validation_loss[0] - 0.2
+    assert evaluate(load_checkpoint(tmp_path / "run").model, hidden) == history.validation_loss[-1]
 
 
 # Parts and digests.

@@ -95,7 +95,8 @@ def lr_factor(
 ) -> float:
     """The learning rate of a step as a part of the highest: linear warm-up, then the schedule.
 
-    `noam` is equation 3 of Vaswani et al."""
+    `noam` is equation 3 of Vaswani et al.
+    """
     warmup = max(config.warmup_steps, 1)
     if step < warmup:
         return (step + 1) / warmup
@@ -185,9 +186,7 @@ def loss_by_position(
 
 def evaluate(
     model: nn.Module,
-    ids: (
-        Integer[Tensor, "validation"] | Iterable
-    ),  # a text, or batches (inputs, targets) or (inputs, targets, mask)
+    ids: Integer[Tensor, "validation"] | Iterable,  # a text, or batches as for `train`
     batch_size: int = 64,  # windows at a time
 ) -> float:
     """The mean loss in nats per token, without dropout and label smoothing.

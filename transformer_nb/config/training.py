@@ -14,9 +14,7 @@ from .fields import check_choices, check_integers, check_numbers, config_field
 # %% ../../nbs/workshop/training_configuration.ipynb #5f14ed16
 SCHEDULES = ("cosine", "linear", "noam", "constant")
 PRECISIONS = ("float32", "bf16")
-OPTIMIZERS: dict[str, Callable] = (
-    {}
-)  # from a name to a function of model and config that returns a list of optimizers
+OPTIMIZERS: dict[str, Callable] = {}  # functions of model and config that make optimizers
 RECIPES: dict[str, dict] = {
     "modern": dict(  # chapter 12 measures what each of these is worth
         optimizer="muon",

@@ -136,9 +136,8 @@ def cross_entropy(
     targets = (
         batch.targets if batch.mask is None else batch.targets.masked_fill(~batch.mask, NOT_COUNTED)
     )
-    logits = logits.flatten(0, 1).to(
-        torch.promote_types(logits.dtype, torch.float32)
-    )  # (B, T, V) -> (B T, V)
+    logits = logits.flatten(0, 1)  # (B, T, V) -> (B T, V)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(
         logits, targets.flatten(), reduction=reduction, label_smoothing=label_smoothing
     )

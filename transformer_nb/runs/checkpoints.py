@@ -36,12 +36,11 @@ class Checkpoint(NamedTuple):
     training: dict | None  # for `train(..., resume=...)`: plain values, and "tensors" by name
 
 
-MODELS: dict[str, tuple[type, type]] = (
-    {  # what can be saved: by the name of a class, the class and that of its configuration
-        "LanguageModel": (LanguageModel, TransformerConfig),
-        "EncoderDecoder": (EncoderDecoder, TransformerConfig),
-    }
-)
+# What can be saved: by the name of a class, the class and the class of its configuration.
+MODELS: dict[str, tuple[type, type]] = {
+    "LanguageModel": (LanguageModel, TransformerConfig),
+    "EncoderDecoder": (EncoderDecoder, TransformerConfig),
+}
 CHECKPOINT_FILES = {"model.safetensors", "config.json", "tokenizer.json", "training.safetensors"}
 RUN_FILES = {"metrics.jsonl", "tensorboard", "best", "best.old"}  # beside the checkpoints of a run
 
@@ -134,7 +133,7 @@ def check_can_be_saved(
     "Raises ValueError for a class not in `MODELS`, and for weights that its config does not make."
     if MODELS.get(type(model).__name__, (None,))[0] is not type(model):
         raise ValueError(
-            f"a checkpoint can hold {' or '.join(MODELS)}, got {type(model).__name__}:"
+            f"a checkpoint can hold one of {', '.join(MODELS)}, got {type(model).__name__}:"
             " add its class to MODELS in runs.checkpoints, or leave out the directory"
         )
     with torch.device("meta"):
@@ -233,9 +232,7 @@ def newest_checkpoint(
     directory: Path,
 ) -> Path | None:
     "The newest checkpoint of a run, or the directory itself where it is a checkpoint, or None."
-    beside = directory.with_name(
-        directory.name + ".old"
-    )  # where the machine stopped between two renames
+    beside = directory.with_name(directory.name + ".old")  # left between two renames
     candidates = [
         *sorted(saved_steps(directory).items(), reverse=True),
         (0, directory),

@@ -67,10 +67,8 @@ class DistributedRun(SingleProcess):
         "The module to call: it averages gradients; its weights are those of the first process."
         with self.report_lost_processes():
             if not self.shard:
-                with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore", FutureWarning
-                    )  # of the option's next name, which older versions do not know
+                with warnings.catch_warnings():  # older versions do not know the option's next name
+                    warnings.simplefilter("ignore", FutureWarning)
                     self.wrapped = DistributedDataParallel(model, broadcast_buffers=False)
                 return self.wrapped
             self.kind, self.wrapped = type(model), model
@@ -100,9 +98,8 @@ class DistributedRun(SingleProcess):
             self.wrapped.set_requires_gradient_sync(last)
         with nullcontext() if last or self.shard else self.wrapped.no_sync():
             with self.report_lost_processes(), warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "FSDP2-wrapped module", UserWarning
-                )  # of changes in place, which no layer makes
+                # FSDP warns of changes in place, which no layer makes.
+                warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
                 loss = compute_loss()
             with self.report_lost_processes() if last or self.shard else nullcontext():
                 loss.backward()
@@ -163,14 +160,9 @@ class DistributedRun(SingleProcess):
         except RuntimeError as error:
             if not is_lost_contact(error):
                 raise
-            saved = (
-                self.directory is not None and newest_checkpoint(Path(self.directory)) is not None
-            )
-            rest = (
-                f"the last checkpoint is in {self.directory}: go on with --resume"
-                if saved
-                else "nothing is saved yet: start all of them again"
-            )
+            rest = "nothing is saved yet: start all of them again"
+            if self.directory is not None and newest_checkpoint(Path(self.directory)) is not None:
+                rest = f"the last checkpoint is in {self.directory}: go on with --resume"
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise ConnectionError(
                 f"lost contact with another process of this run ({said}); {rest}"
@@ -189,11 +181,8 @@ def tensor_digest(
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
-OWN_ERRORS = (
-    torch.OutOfMemoryError,
-    NotImplementedError,
-    RecursionError,
-)  # RuntimeErrors that no other process can cause
+# RuntimeErrors that no other process can cause
+OWN_ERRORS = (torch.OutOfMemoryError, NotImplementedError, RecursionError)
 
 
 def is_lost_contact(

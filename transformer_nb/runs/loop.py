@@ -62,18 +62,10 @@ class TrainingLoop:
         directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
         tokenizer: AnyTokenizer | None = None,  # saved with the model
     ):
-        self.trainer, self.history, self.config, self.process = (
-            trainer,
-            trainer.history,
-            trainer.config,
-            trainer.process,
-        )
-        self.evaluate, self.on_evaluate, self.directory, self.tokenizer = (
-            evaluate,
-            on_evaluate,
-            directory,
-            tokenizer,
-        )
+        self.trainer, self.history = trainer, trainer.history
+        self.config, self.process = trainer.config, trainer.process
+        self.evaluate, self.on_evaluate = evaluate, on_evaluate
+        self.directory, self.tokenizer = directory, tokenizer
         self.process.directory = directory
         self.run_directory = None  # only the main process writes
         if directory is not None and self.process.is_main:
@@ -103,9 +95,8 @@ class TrainingLoop:
                     self.measure()
                 if self.is_due(self.config.save_every):
                     self.save()
-            self.history.interrupted = (
-                self.history.steps_done < self.config.steps and not self.stalled()
-            )
+            unfinished = self.history.steps_done < self.config.steps
+            self.history.interrupted = unfinished and not self.stalled()
             self.measure()
             self.save()
         return self.history
@@ -126,25 +117,21 @@ class TrainingLoop:
         interrupted: Callable[[], bool],
     ) -> None:
         "The steps up to the next at which something is due, shown and logged."
-        first, seconds, targets = (
-            self.history.steps_done,
-            self.history.seconds,
-            self.trainer.targets_seen,
-        )
-        stop = (
-            [interrupted] if self.process.size == 1 else []
-        )  # several processes ask each other between these calls
+        first, seconds = self.history.steps_done, self.history.seconds
+        targets = self.trainer.targets_seen
+        # Several processes ask each other between these calls, and not after each step.
+        stop = [interrupted] if self.process.size == 1 else []
         self.trainer.run_steps(next_stop(first, self.config) - first, *stop)
         losses = self.history.loss[first:]
         loss, norm = sum(losses) / len(losses), self.trainer.gradient_norm
         self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self.bar.update(len(losses))
+        seconds, targets = self.history.seconds - seconds, self.trainer.targets_seen - targets
         self.log(
             loss=loss,
             rate=self.trainer.learning_rate(self.history.steps_done - 1),
             gradient_norm=None if norm is None else norm.item(),
-            tokens_per_second=(self.trainer.targets_seen - targets)
-            / (self.history.seconds - seconds),
+            tokens_per_second=targets / seconds,
         )
 
     def log(
@@ -180,9 +167,8 @@ class TrainingLoop:
         """
         if self.directory is None:
             return
-        model, state = self.process.gather_model(self.trainer.model), (
-            None if best else self.trainer.state_dict()
-        )
+        model = self.process.gather_model(self.trainer.model)
+        state = None if best else self.trainer.state_dict()
         if best and self.run_directory is not None:
             save_checkpoint(self.run_directory.directory / "best", model, self.tokenizer)
         elif self.run_directory is not None:

@@ -24,9 +24,8 @@ from .process import SingleProcess, random_state_of, resolve_device, world_size
 from .state import History, load_optimizer_state, optimizer_state
 
 # %% ../../nbs/workshop/trainer.ipynb #438c27f6
-EXPLOSION = (
-    3  # a mean loss above this many times the first loss, and as many nats more, has exploded
-)
+# A mean loss above this many times the first loss, and as many nats more, has exploded.
+EXPLOSION = 3
 
 
 def distributed_from_environment(
@@ -73,7 +72,8 @@ class Trainer:
     """A model in training, with optimizers, random numbers, place in the data, and history.
 
     `batches` is an iterable of batches, or a function that draws inputs and targets from a
-    generator. Raises ValueError for a device that is not available.
+    generator. `lr_factor` gives the learning rate of a step as a part of the highest. Raises
+    ValueError for a device that is not available.
     """
 
     def __init__(
@@ -82,36 +82,25 @@ class Trainer:
         batches: Iterable | Callable[[torch.Generator], tuple[Tensor, Tensor]],
         config: TrainingConfig,
         make_optimizers: Callable[[nn.Module, TrainingConfig], list[torch.optim.Optimizer]],
-        lr_factor: Callable[
-            [int, TrainingConfig], float
-        ],  # from a step, counted from 0, to a part of the highest learning rate
+        lr_factor: Callable[[int, TrainingConfig], float],  # of a step, counted from 0
         text: str = "",  # a digest of the data: a run is not resumed on other data
     ):
         self.process = distributed_from_environment(config)
         self.device = self.process.device
-        self.model, self.config, self.lr_factor, self.text = (
-            model.to(self.device),
-            config,
-            lr_factor,
-            text,
-        )
+        self.model, self.config = model.to(self.device), config
+        self.lr_factor, self.text = lr_factor, text
         self.batches = batch_source(batches, config.seed)
         self.forward = self.process.wrap_model(model)
         if config.compile:
             self.forward = torch.compile(self.forward)
         self.optimizers = make_optimizers(model, config)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["initial_lr"] = group[
-                "lr"
-            ]  # the highest, under the name that PyTorch's schedulers use
-        self.dropout = torch.Generator(self.device).manual_seed(
-            config.seed
-        )  # and whatever else the model draws
+            group["initial_lr"] = group["lr"]  # the highest; PyTorch's schedulers call it so
+        self.dropout = torch.Generator(self.device)  # and whatever else the model draws
+        self.dropout.manual_seed(config.seed)
         self.gradient_norm = None  # of the last step in which it was measured
-        self.targets_seen, self.compared = (
-            0,
-            False,
-        )  # targets that counted so far; whether processes have compared a batch
+        self.targets_seen = 0  # that counted
+        self.compared = False  # whether the processes have compared a batch
         self.history = History(config.steps)
 
     def learning_rate(
@@ -197,15 +186,11 @@ class Trainer:
 
         Raises ValueError where logits do not fit targets.
         """
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
-            return (
-                cross_entropy(
-                    self.forward(*part.inputs), part, reduction, self.config.label_smoothing
-                )
-                / divisor
-            )
+        is_bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+            logits = self.forward(*part.inputs)
+            loss = cross_entropy(logits, part, reduction, self.config.label_smoothing)
+            return loss / divisor
 
     def clip_gradient(
         self,

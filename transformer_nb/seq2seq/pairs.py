@@ -105,7 +105,8 @@ def pair_batch(
 ) -> tuple[PairInputs, Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
     """A batch for `train`: the arguments of an `EncoderDecoder`, the targets, and their mask.
 
-    The arguments are the source, the target shifted right, and the mask of the source."""
+    The arguments are the source, the target shifted right, and the mask of the source.
+    """
     return (source, shift_right(target, start), (source != pad)[:, None]), target, target != pad
 
 
@@ -128,9 +129,7 @@ class PairBatches:
 
 # %% ../../nbs/workshop/pairs.ipynb #ca08ac7a
 def average_checkpoints(
-    states: list[
-        dict[str, Tensor] | str | Path
-    ],  # state dicts of one model at several steps, or directories of checkpoints
+    states: list[dict[str, Tensor] | str | Path],  # state dicts, or directories of checkpoints
 ) -> dict[str, Tensor]:
     """The mean of each parameter (Vaswani et al., section 6.1).
 
