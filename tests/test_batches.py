@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from transformer_nb.config.training import OPTIMIZERS, TrainingConfig
 from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
-from transformer_nb.runs.batches import Batch, as_batch, batch_source, batch_tensors, cross_entropy, split_batch
+from transformer_nb.runs.batches import Batch, as_batch, batch_source, batch_tensors, batch_cross_entropy, split_batch
 from transformer_nb.runs.distributed import tensor_digest
 from transformer_nb.runs.trainer import Trainer
 from transformer_nb.training import evaluate, load_checkpoint, make_trainer, sample_batch, train
@@ -410,8 +410,8 @@ def test_a_digest_sees_every_bit_shape_and_type():
 
 def test_logits_in_half_precision_are_summed_in_float32_and_float64_stays():
     batch, logits = Batch((IDS,), IDS), torch.randn(3, 8, V)
-    assert cross_entropy(logits.bfloat16(), batch).dtype == torch.float32 and cross_entropy(logits.double(), batch).dtype == torch.float64
-    assert math.isclose(cross_entropy(logits, batch), cross_entropy(logits, batch, "sum") / 24, rel_tol=1e-6)
+    assert batch_cross_entropy(logits.bfloat16(), batch).dtype == torch.float32 and batch_cross_entropy(logits.double(), batch).dtype == torch.float64
+    assert math.isclose(batch_cross_entropy(logits, batch), batch_cross_entropy(logits, batch, "sum") / 24, rel_tol=1e-6)
 
 
 def test_the_second_epoch_is_read_from_the_beginning():

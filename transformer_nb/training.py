@@ -126,18 +126,13 @@ def make_adamw(
 
     Weight decay is for matrices, not for gains and biases.
     """
-    parameters = list(parameters)
-    matrices, vectors = [p for p in parameters if p.dim() >= 2], [
-        p for p in parameters if p.dim() < 2
-    ]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(0.9, config.beta2), eps=config.eps, fused=True
-    )
+    matrices, vectors = [], []
+    for parameter in parameters:
+        (matrices if parameter.dim() >= 2 else vectors).append(parameter)
+    decayed = {"params": matrices, "weight_decay": config.weight_decay}
+    groups = [group for group in (decayed, {"params": vectors, "weight_decay": 0.0}) if group["params"]]
+    betas = 0.9, config.beta2
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
 
 
 OPTIMIZERS["adamw"] = lambda model, config: [make_adamw(model.parameters(), config)]
@@ -156,9 +151,7 @@ def loss_by_position(
     model: nn.Module,  # a `LanguageModel`
     ids: Integer[Tensor, "validation"],
     batch_size: int = 64,
-    stride: (
-        int | None
-    ) = None,  # tokens between the starts of two windows; by default they do not overlap
+    stride: int | None = None,  # tokens from one window to the next; by default they do not overlap
 ) -> Float[Tensor, "seq"]:
     """The mean loss in nats at each position of the window, over the windows of a text.
 
@@ -169,18 +162,12 @@ def loss_by_position(
         raise ValueError(f"a text needs at least 2 tokens to be predicted, got {len(ids)}")
     device = next(model.parameters()).device
     x, y = (part.unfold(0, length, stride or length) for part in (ids[:-1], ids[1:]))
-    total = torch.zeros(
-        length, device=device, dtype=torch.float64 if device.type != "mps" else torch.float32
-    )
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    total = torch.zeros(length, device=device, dtype=dtype)
     with evaluation_mode(model):
-        for i in range(0, len(x), batch_size):
-            logits = model(x[i : i + batch_size].to(device).long())
-            loss = F.cross_entropy(
-                logits.transpose(1, 2).float(),
-                y[i : i + batch_size].to(device).long(),
-                reduction="none",
-            )
-            total += loss.sum(0)
+        for ids, targets in zip(x.split(batch_size), y.split(batch_size)):
+            logits = model(ids.to(device).long()).transpose(1, 2).float()  # (B, V, T)
+            total += F.cross_entropy(logits, targets.to(device).long(), reduction="none").sum(0)
     return (total / len(x)).float().cpu()
 
 
@@ -220,12 +207,8 @@ def train(
     model: nn.Module,  # trained in place
     ids: Integer[Tensor, "train"] | Iterable,  # a text as token ids, or batches
     config: TrainingConfig,
-    validation_ids: (
-        Integer[Tensor, "validation"] | Iterable | None
-    ) = None,  # a text or batches to measure on
-    on_evaluate: (
-        Callable[[History], None] | None
-    ) = None,  # called at each evaluation, for a plot or a log
+    validation_ids: Integer[Tensor, "validation"] | Iterable | None = None,  # to measure on
+    on_evaluate: Callable[[History], None] | None = None,  # called at each evaluation
     directory: str | Path | None = None,  # where checkpoints and metrics go; None for nowhere
     tokenizer: AnyTokenizer | None = None,  # saved with the model
     resume: dict | None = None,  # `Checkpoint.training` of the run to continue

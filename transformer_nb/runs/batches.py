@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOT_COUNTED', 'Batch', 'count_targets', 'batch_tensors', 'map_batch', 'as_batch', 'check_targets', 'describe',
-           'cross_entropy', 'part_reduction', 'split_batch', 'check_split', 'BatchSource', 'SampledBatches',
+           'batch_cross_entropy', 'part_reduction', 'split_batch', 'check_split', 'BatchSource', 'SampledBatches',
            'RepeatedBatches', 'batch_source', 'check_repeatable', 'loss_of_batches']
 
 # %% ../../nbs/workshop/batches.ipynb #4cf500a1
@@ -114,7 +114,7 @@ def describe(
 NOT_COUNTED = -100  # the target that `F.cross_entropy` leaves out
 
 
-def cross_entropy(
+def batch_cross_entropy(
     logits: Float[Tensor, "batch seq vocab"],
     batch: Batch,
     reduction: str = "mean",  # or sum, over the targets that count
@@ -148,7 +148,7 @@ def part_reduction(
     parts: int,  # into which each process cuts its rows
     processes: int = 1,  # whose gradients are averaged
 ) -> tuple[str, float]:
-    "How `cross_entropy` reduces a part, and a divisor: so the parts sum to the loss of the batch."
+    "How `batch_cross_entropy` reduces a part, and a divisor: so the parts sum to the loss of the batch."
     if batch.mask is None and len(batch.targets) % (parts * processes) == 0:
         return "mean", parts
     return "sum", count_targets(batch) / processes
@@ -337,7 +337,7 @@ def loss_of_batches(
     with evaluation_mode(model), random_state_of(torch.Generator().manual_seed(0)):
         for number, given in enumerate(batches, 1):
             batch = map_batch(lambda tensor: tensor.to(device), as_batch(given, number))
-            total += cross_entropy(model(*batch.inputs), batch, "sum").item()
+            total += batch_cross_entropy(model(*batch.inputs), batch, "sum").item()
             count += count_targets(batch)
     if not count:
         raise ValueError("there is no batch to evaluate on: give an iterable with at least one")

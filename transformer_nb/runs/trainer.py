@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config.training import TrainingConfig
 from .batches import Batch, batch_source, batch_tensors, check_split
-from .batches import count_targets, cross_entropy, map_batch
+from .batches import count_targets, batch_cross_entropy, map_batch
 from .batches import part_reduction, split_batch
 from .process import SingleProcess, random_state_of, resolve_device, world_size
 from .state import History, load_optimizer_state, optimizer_state
@@ -189,7 +189,7 @@ class Trainer:
         is_bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             logits = self.forward(*part.inputs)
-            loss = cross_entropy(logits, part, reduction, self.config.label_smoothing)
+            loss = batch_cross_entropy(logits, part, reduction, self.config.label_smoothing)
             return loss / divisor
 
     def clip_gradient(
