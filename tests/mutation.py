@@ -307,9 +307,9 @@ training
     left = 0.5 * (1 - math.cos(math.pi * left)) -> left = left**2  # another curve
     if step < warmup: -> if False:  # no warm-up
     math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
-    if p.dim() >= 2] -> ]  # gains and biases decayed, and stepped twice
+    if parameter.dim() >= 2 else vectors -> if True else vectors  # gains and biases decayed too
     eps=config.eps -> eps=1e-8  # the paper's epsilon is not heard
-    logits.transpose(1, 2).float() -> logits.reshape(len(logits), -1, logits.shape[1]).float()  # reshaped, not transposed
+    logits = model(ids.to(device).long()).transpose(1, 2).float() -> z = model(ids.to(device).long()); logits = z.reshape(len(z), -1, z.shape[1]).float()  # reshaped, not transposed
     with evaluation_mode(model): -> if True:  # measured with dropout
     check_can_be_saved(model) -> pass  # what was learned cannot be kept
     check_repeatable(validation_ids) -> pass  # validation batches that are there only once

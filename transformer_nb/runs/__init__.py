@@ -1,4 +1,4 @@
-"""Training runs.
+"""What a training run is made of.
 
     batches        what a model learns from in one step
     process        device, random numbers, and what one process does alone
