@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from transformer_nb.config.training import OPTIMIZERS, TrainingConfig
 from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
-from transformer_nb.runs.batches import Batch, as_batch, batch_source, batch_tensors, batch_cross_entropy, split_batch
+from transformer_nb.runs.batches import TrainingBatch, as_batch, batch_source, batch_tensors, batch_cross_entropy, split_batch
 from transformer_nb.runs.distributed import tensor_digest
 from transformer_nb.runs.trainer import Trainer
 from transformer_nb.training import evaluate, load_checkpoint, make_trainer, sample_batch, train
@@ -401,15 +401,15 @@ def test_parts_put_together_are_the_batch():
 
 def test_a_digest_sees_every_bit_shape_and_type():
     x = torch.zeros(2, 4)
-    batches = [Batch((x,), IDS), Batch((x.view(4, 2),), IDS), Batch((x.to(torch.int32),), IDS), Batch((x, x), IDS), Batch((x,), IDS, IDS > 0)]
-    batches += [Batch((x + 1e-45,), IDS), Batch((x,), IDS.flip(0)), Batch((x,), IDS, IDS > 1), Batch((x.bfloat16(),), IDS), Batch((torch.tensor(0.0),), IDS)]
+    batches = [TrainingBatch((x,), IDS), TrainingBatch((x.view(4, 2),), IDS), TrainingBatch((x.to(torch.int32),), IDS), TrainingBatch((x, x), IDS), TrainingBatch((x,), IDS, IDS > 0)]
+    batches += [TrainingBatch((x + 1e-45,), IDS), TrainingBatch((x,), IDS.flip(0)), TrainingBatch((x,), IDS, IDS > 1), TrainingBatch((x.bfloat16(),), IDS), TrainingBatch((torch.tensor(0.0),), IDS)]
     digests = [tensor_digest(batch_tensors(batch)) for batch in batches]
     assert len(set(digests)) == len(digests) and all(0 <= digest < 2**63 for digest in digests)
-    assert tensor_digest(batch_tensors(Batch((x.T.contiguous().T,), IDS.clone()))) == digests[0]
+    assert tensor_digest(batch_tensors(TrainingBatch((x.T.contiguous().T,), IDS.clone()))) == digests[0]
 
 
 def test_logits_in_half_precision_are_summed_in_float32_and_float64_stays():
-    batch, logits = Batch((IDS,), IDS), torch.randn(3, 8, V)
+    batch, logits = TrainingBatch((IDS,), IDS), torch.randn(3, 8, V)
     assert batch_cross_entropy(logits.bfloat16(), batch).dtype == torch.float32 and batch_cross_entropy(logits.double(), batch).dtype == torch.float64
     assert math.isclose(batch_cross_entropy(logits, batch), batch_cross_entropy(logits, batch, "sum") / 24, rel_tol=1e-6)
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from helpers import one_line, small_config
 
-from transformer_nb.runs.batches import Batch
+from transformer_nb.runs.batches import TrainingBatch
 from transformer_nb.runs.checkpoints import load_checkpoint
 from transformer_nb.runs.directory import read_metrics
 from transformer_nb.runs.distributed import DistributedRun
@@ -182,7 +182,7 @@ def test_only_the_last_part_of_a_batch_is_sent():
     backward = lambda compute_loss, last: sent.append(last) or compute_loss()
     trainer.process = SimpleNamespace(backward=backward, size=1, local_rows=lambda tensor: tensor)
     x = torch.arange(48).reshape(6, 8) % 13
-    trainer.backward(Batch((x,), x))
+    trainer.backward(TrainingBatch((x,), x))
     assert sent == [False, False, True]
 
 

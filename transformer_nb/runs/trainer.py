@@ -17,7 +17,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from ..config.training import TrainingConfig
-from .batches import Batch, batch_source, batch_tensors, check_split
+from .batches import TrainingBatch, batch_source, batch_tensors, check_split
 from .batches import count_targets, batch_cross_entropy, map_batch
 from .batches import part_reduction, split_batch
 from .process import SingleProcess, random_state_of, resolve_device, world_size
@@ -113,7 +113,7 @@ class Trainer:
     def next_batch(
         self,
         number: int,  # of the step, counted from 0
-    ) -> Batch:
+    ) -> TrainingBatch:
         """The whole batch of a step.
 
         Raises ValueError where it cannot be cut, or where processes see different batches.
@@ -162,7 +162,7 @@ class Trainer:
 
     def backward(
         self,
-        batch: Batch,  # of all processes
+        batch: TrainingBatch,  # of all processes
     ) -> Float[Tensor, ""]:
         "The backward pass; the loss of this process, whose mean over processes is the batch's."
         parts = self.config.grad_accumulation_steps
@@ -178,7 +178,7 @@ class Trainer:
 
     def compute_loss(
         self,
-        part: Batch,  # on the device
+        part: TrainingBatch,  # on the device
         reduction: str,  # mean or sum
         divisor: float,
     ) -> Float[Tensor, ""]:
