@@ -239,6 +239,18 @@ def test_what_a_model_draws_does_not_change_the_order_of_the_batches():
     assert seen[0] == seen[1] and seen[0][:5] != seen[0][5:10]
 
 
+def test_a_trainer_that_goes_back_takes_the_same_batches_again():
+    trainer = make_trainer(Words(), SOURCES["shuffled"](), short_run(**CONFIG))
+    trainer.run_steps(3)
+    start, state = weights(trainer.model), copy.deepcopy(trainer.state_dict())
+    trainer.run_steps(6)
+    first = trainer.history.loss
+    trainer.model.load_state_dict(start)
+    trainer.load_state_dict(state)
+    trainer.run_steps(6)
+    assert trainer.history.loss == first
+
+
 def test_tokens_per_second_are_targets_that_count(tmp_path):
     trainer = make_trainer(small_language_model(), masked_batches(), short_run())
     trainer.run_steps(2)
