@@ -68,7 +68,7 @@ def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, name):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save_model", full) if name == "save_model" else monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device.*what was there before is whole") as error:
+    with pytest.raises(OSError, match="No space left on device.*what was there before is unchanged") as error:
         save_checkpoint(tmp_path / "m", randomize(small_language_model()))
     assert one_line(error) and [p.name for p in tmp_path.iterdir()] == ["m"]
     assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(first))
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, file, content, sh
     trainer = make_trainer(model, ids, short_run())
     save_checkpoint(tmp_path / "m", model, tokenizer, trainer.state_dict())
     damage(tmp_path / "m" / file, content)
-    with pytest.raises(ValueError, match="the checkpoint in .* is damaged or of another program: ") as error:
+    with pytest.raises(ValueError, match="the checkpoint in .* is damaged, or was written by another program: ") as error:
         load_checkpoint(tmp_path / "m")
     assert one_line(error)
 
@@ -161,7 +161,7 @@ def test_nothing_in_a_checkpoint_can_execute_anything(tmp_path):
     for name in ("model.safetensors", "training.safetensors", "config.json"):
         whole = (tmp_path / "m" / name).read_bytes()
         torch.save(Bomb(), tmp_path / "m" / name)
-        with pytest.raises(ValueError, match="damaged or of another program"):
+        with pytest.raises(ValueError, match="damaged, or was written by another program"):
             load_checkpoint(tmp_path / "m")
         (tmp_path / "m" / name).write_bytes(whole)
     assert load_checkpoint(tmp_path / "m").training["tensors"]["x"] == 1 and not (tmp_path / "exploded").exists()
@@ -188,7 +188,7 @@ def in_a_copy(moment, happen, action):
             action()
             status = 0 if left[0] > 0 else 2  # 2: it happened, and the action went on
         except OSError as error:
-            status = 3 if "what was there before is whole" in str(error) or "choose another directory" in str(error) else 4
+            status = 3 if "what was there before is unchanged" in str(error) or "choose another directory" in str(error) else 4
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
@@ -455,7 +455,7 @@ def test_a_configuration_that_asks_for_a_terabyte_is_refused_before_it_is_given(
     save_checkpoint(tmp_path / "m", small_language_model(positions=positions))
     path = tmp_path / "m" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
-    with pytest.raises(ValueError, match="damaged or of another program") as error:
+    with pytest.raises(ValueError, match="damaged, or was written by another program") as error:
         load_checkpoint(tmp_path / "m")
     assert one_line(error)
 

@@ -61,6 +61,7 @@ from .attention import (
     scaled_dot_product_attention,
 )
 from .runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from .config.model import PARTS
 from .diagnosis import Diagnosis, diagnose
 from .embeddings import TokenEmbedding
 from .seq2seq.decoding import (
@@ -129,6 +130,7 @@ __all__ = [
     "LearnedPositionalEncoding",
     "MultiHeadAttention",
     "Muon",
+    "PARTS",
     "PairBatches",
     "PairTokenizer",
     "RotaryPositionalEncoding",

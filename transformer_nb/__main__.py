@@ -87,14 +87,14 @@ def load_run(
     model, tokenizer, state = load_checkpoint(out)
     if tokenizer is None or state is None:
         raise ValueError(
-            f"the checkpoint in {out} was saved without tokenizer or training state: train it anew"
+            f"the checkpoint in {out} was saved without tokenizer or training state: train a new one"
         )
     check_language_model(out, model, tokenizer)
     for name, value in given_options(arguments, TransformerConfig).items():
         if value != getattr(model.config, name):
             raise ValueError(
                 f"the model in {out} has {name}={getattr(model.config, name)},"
-                f" which cannot become {value}: train it anew"
+                f" which cannot become {value}: train a new one"
             )
     return model, tokenizer, state
 

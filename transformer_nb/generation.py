@@ -144,7 +144,7 @@ class NextTokenLogits:
         ids: Int[Tensor, "batch seq"],
         seen: int,  # positions that are in the cache
     ) -> dict[str, Tensor]:
-        "What the model is told where prompts were padded: which columns to attend to, and the first position of each row."
+        "Returns, for padded prompts, the columns that may be attended to and the position of each row's first token."
         if not self.padded:
             return {}
         length = min(ids.shape[1], self.block_size)

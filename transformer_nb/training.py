@@ -228,8 +228,8 @@ def train(
     batches, and computes its rows.
 
     To resume, load the model and its training state by `load_checkpoint`, and give the same data:
-    the batches that were taken are read again and skipped. Give a `DataLoader` that has a generator
-    of its own anew, with the same seed.
+    the batches that were taken are read again and skipped. A `DataLoader` with a generator of its own must
+    be made again with the same seed.
 
     Raises ValueError, in one line, for data, a model or a configuration that do not go together,
     and for a model that cannot be saved to `directory`; OSError where nothing can be written;

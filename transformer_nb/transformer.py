@@ -125,13 +125,13 @@ class DecoderLayer(nn.Module):
         norm: Callable[[int], nn.Module] = LayerNorm,  # from d_model to a module that normalizes
         rotary: nn.Module | None = None,  # rotates queries and keys of the self-attention
         feed_forward: Callable[..., nn.Module] = FeedForward,  # made with (d_model, d_ff, activation, bias)
-        attention: Callable[..., nn.Module] = MultiHeadAttention,  # made with (d_model, n_heads, dropout, bias, rotary)
+        attention: Callable[..., nn.Module] = MultiHeadAttention,  # self-attention, made with (d_model, n_heads, dropout, bias, rotary)
         is_causal: bool = True,  # whether a target position attends only to itself and to earlier ones, unless a call says otherwise
     ):
         super().__init__()
         self.is_causal = is_causal
         self.attention = attention(d_model, n_heads, attention_dropout, bias, rotary)
-        self.cross_attention = attention(d_model, n_heads, attention_dropout, bias)
+        self.cross_attention = MultiHeadAttention(d_model, n_heads, attention_dropout, bias)
         self.feed_forward = feed_forward(d_model, d_ff, activation, bias)
         self.residual1 = Residual(norm(d_model), dropout, norm_first)
         self.residual2 = Residual(norm(d_model), dropout, norm_first)

@@ -16,10 +16,10 @@ def initialize(
 ) -> None:
     """Draws small normal weights, as GPT-2 does: standard deviation 0.02, and less for the last product of each sublayer.
 
-    Gains become 1 and biases 0. Scaled embeddings get the size at which they leave with variance 1."""
+    Gains and other vectors keep the values they have, and biases become 0. Scaled embeddings get the size at which they leave with variance 1."""
     config = model.config
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:  # gains stay 1
+        if parameter.dim() < 2:  # gains stay 1
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
         elif name.endswith(("tokens.weight", "previous.weight")) and config.scale_embeddings:

@@ -65,7 +65,7 @@ PRESETS = {
 class TransformerConfig:
     """The sizes of a Transformer and the names of its parts, by the symbols of Vaswani et al. (2017).
 
-    The defaults are GPT-2's choices; `preset("paper")` has the paper's. Raises ValueError for a value that makes no sense."""
+    The defaults are GPT-2's choices; `preset("paper")` has the paper's. Raises ValueError for an invalid value."""
 
     vocab_size: int = config_field(256, "number of different tokens")
     block_size: int = config_field(64, "tokens in a window: the longest context that the model is trained on")
@@ -82,7 +82,7 @@ class TransformerConfig:
     norm_eps: float = config_field(1e-5, "added to the variance in a norm")
     positions: str = config_field("learned", "the positional encoding: sinusoidal, learned, rotary or none")
     rotary_base: float = config_field(10_000.0, "base of the wavelengths of rotary positions")
-    attention: str = config_field("multi_head", "the attention of each layer")
+    attention: str = config_field("multi_head", "the self-attention of each layer")
     activation: str = config_field("gelu", "between the two products of the feed-forward network: relu, gelu, silu, squared_relu, ...")
     feed_forward: str = config_field("plain", "the feed-forward network: plain, or gated by a third product (GLU)")
     embedding: str = config_field("tokens", "the embedding: tokens, or bigram, which adds a second one of the previous token")

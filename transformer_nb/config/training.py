@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .fields import check_choices, check_integers, check_numbers, config_field
+from .model import PRESETS
 
 # %% ../../nbs/workshop/training_configuration.ipynb #5f14ed16
 SCHEDULES = ("cosine", "linear", "noam", "constant")
@@ -112,8 +113,10 @@ class TrainingConfig:
         name: str,  # of a model preset, as in `TransformerConfig.preset`
         **options: object,  # fields that differ from it
     ) -> "TrainingConfig":
-        """The configuration that goes with a model preset, some fields replaced.
+        """Returns the configuration that goes with a model preset, some fields replaced.
 
-        The defaults where the preset has no recipe.
+        These are the defaults where the preset has no recipe. Raises ValueError for an unknown name.
         """
+        if name not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(sorted(PRESETS))}, got {name!r}")
         return cls(**{**RECIPES.get(name, {}), **options})

@@ -26,7 +26,7 @@ from ..transformer import Encoder, InputEmbedding, LanguageModel
 class BertConfig(TransformerConfig):
     """The sizes and parts of a BERT (Devlin et al., 2019).
 
-    Raises ValueError for a value that makes no sense.
+    Raises ValueError for an invalid value.
     """
 
     norm_first: bool = config_field(False, "normalize before each sublayer; BERT does it after")

@@ -110,7 +110,7 @@ SUBMODULES = {FeedForward: ("linear1", "linear2"), GatedFeedForward: ("gate", "l
 def methods_of(
     kind: type,
 ) -> dict[str, Callable]:
-    "The methods_of that a class defines, and how it is called."
+    "Returns the methods that a class defines, and how it is called."
     return {name: value for name, value in vars(kind).items() if callable(value)} | {"__call__": kind.__call__}
 
 

@@ -60,7 +60,7 @@ def check_generation_arguments(
     top_k: int | None,
     top_p: float | None,
 ) -> None:
-    "Raises ValueError for arguments that make no sense."
+    "Raises ValueError for invalid arguments."
     for prompt in prompts:
         if prompt.dim() != 1 or len(prompt) == 0:
             raise ValueError(f"the prompt must be (T,) or (B, T) indices with at least one token, got shape {tuple(prompt.shape)}")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'CHECKPOINT_FILES', 'RUN_FILES', 'LARGEST_TABLES', 'Checkpoint', 'write_files', 'model_configs', 'sync',
-           'save_checkpoint', 'check_can_be_saved', 'reporting_write_errors', 'prepare_directory', 'load_checkpoint',
-           'newest_checkpoint', 'saved_steps', 'read_model', 'check_size', 'read_training']
+           'save_checkpoint', 'check_can_be_saved', 'contents', 'reporting_write_errors', 'prepare_directory',
+           'load_checkpoint', 'newest_checkpoint', 'saved_steps', 'read_model', 'check_size', 'read_training']
 
 # %% ../../nbs/workshop/checkpoints.ipynb #fb84f7d8
 import json
@@ -108,7 +108,7 @@ def save_checkpoint(
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     if bad:
         raise FloatingPointError(
-            f"{bad[0]} is not finite: not saved over what was whole; lower learning_rate"
+            f"{bad[0]} is not finite: the checkpoint was not replaced; lower learning_rate"
         )
     with reporting_write_errors(directory):
         try:
@@ -130,24 +130,35 @@ def save_checkpoint(
 def check_can_be_saved(
     model: nn.Module,
 ) -> None:
-    "Raises ValueError for a class not in `MODELS`, and for weights that its config does not make."
-    if MODELS.get(type(model).__name__, (None,))[0] is not type(model):
+    """Raises ValueError for a model that a checkpoint could not give back.
+
+    That is one whose class is not in `MODELS`, or one with other parts than its configuration makes.
+    """
+    kind, config = MODELS.get(type(model).__name__, (None, None))
+    if kind is not type(model):
         raise ValueError(
             f"a checkpoint can hold one of {', '.join(MODELS)}, got {type(model).__name__}:"
             " add its class to MODELS in runs.checkpoints, or leave out the directory"
         )
     with torch.device("meta"):
-        fresh = type(model)(*model_configs(model))
-    own, made = (
-        {(name, tuple(x.shape)) for name, x in which.state_dict().items()}
-        for which in (model, fresh)
-    )
+        fresh = kind(*model_configs(model))
+    own, made = contents(model), contents(fresh)
+    if type(model.config) is not config:
+        own.add(("config", type(model.config)))
     if own != made:
-        name, _ = min(own ^ made)
+        name = min(name for name, _ in own ^ made) or "forward"
         raise ValueError(
-            f"{name} of this {type(model).__name__} is not as its configuration makes it, so that"
-            " a checkpoint could not be loaded again: leave out the directory"
+            f"{name} of this {kind.__name__} is not what its configuration makes, so a checkpoint"
+            " would be loaded as another model: name the part in PARTS, or leave out the directory"
         )
+
+
+def contents(
+    model: nn.Module,
+) -> set[tuple[str, object]]:
+    "Returns the types of all modules and the shapes of all tensors of a model, by name."
+    types = {(name, type(module)) for name, module in model.named_modules()}
+    return types | {(name, tuple(x.shape)) for name, x in model.state_dict().items()}
 
 
 @contextmanager
@@ -159,7 +170,7 @@ def reporting_write_errors(
         yield
     except (OSError, SafetensorError) as error:
         raise OSError(
-            f"could not write to {directory} ({error}): what was there before is whole"
+            f"could not write to {directory} ({error}): what was there before is unchanged"
         ) from None
 
 
@@ -223,7 +234,7 @@ def load_checkpoint(
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(
-            f"the checkpoint in {found} is damaged or of another program: {reason}"
+            f"the checkpoint in {found} is damaged, or was written by another program: {reason}"
         ) from None
     return Checkpoint(model.eval(), tokenizer, training)
 
@@ -298,7 +309,8 @@ def check_size(
             raise ValueError(f"{layers} layers are asked for, and the file has {tensors} tensors")
     with torch.device("meta"):
         empty = kind(*configs)
-    asked, tables = (sum(x.numel() for x in xs) for xs in (empty.parameters(), empty.buffers()))
+    stored = {id(x): x.numel() for x in empty.state_dict(keep_vars=True).values()}  # a tied matrix once
+    asked, tables = sum(stored.values()), sum(x.numel() for x in empty.buffers())
     if asked != held:
         raise ValueError(f"the configuration asks for {asked} weights, and the file has {held}")
     if tables > LARGEST_TABLES:

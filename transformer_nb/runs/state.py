@@ -101,15 +101,15 @@ def load_optimizer_state(
                 len(saved) == len(kind["keys"])
                 and all(x.shape in ((), parameter.shape) for x in saved.values())
             ):
-                raise ValueError(f"{ANOTHER} ({names[parameter]}): train anew")
+                raise ValueError(f"{ANOTHER} ({names[parameter]}): start a new run")
             if saved:
                 found[i] = {
                     key: process.shard_tensor(value, parameter) for key, value in saved.items()
                 }
         if len(found) != kind["parameters"]:
-            raise ValueError(f"{ANOTHER} ({type(optimizer).__name__}): train anew")
+            raise ValueError(f"{ANOTHER} ({type(optimizer).__name__}): start a new run")
         optimizer.load_state_dict(
             {"state": found, "param_groups": optimizer.state_dict()["param_groups"]}
         )
     if tensors:
-        raise ValueError(f"{ANOTHER} ({min(tensors)}): train anew")
+        raise ValueError(f"{ANOTHER} ({min(tensors)}): start a new run")

@@ -314,5 +314,5 @@ class Trainer:
             )
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             raise ValueError(
-                f"this is no state of training, or of an earlier version ({error}): train anew"
+                f"this is not a training state, or one of an earlier version ({error}): start a new run"
             ) from None

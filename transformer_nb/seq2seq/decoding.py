@@ -117,11 +117,11 @@ def check_decoding(
     source_mask: Tensor | None,
     n_beams: int = 1,
 ) -> None:
-    "A ValueError for what makes no sense."
+    "Raises ValueError for arguments that are invalid."
     if source.dim() != 2 or source.numel() == 0:
         raise ValueError(f"the source must be (B, S) indices, at least one, got shape {tuple(source.shape)}")
     if source_mask is not None and source_mask.dim() == 2 and len(source_mask) == len(source):
-        raise ValueError(f"a mask for each source is (B, 1, S), got shape {tuple(source_mask.shape)}: put [:, None] behind it")
+        raise ValueError(f"a mask for each source is (B, 1, S), got shape {tuple(source_mask.shape)}: add [:, None]")
     for name, value in dict(max_new_tokens=max_new_tokens, n_beams=n_beams).items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -143,7 +143,7 @@ def beam_search(
     max_new_tokens: int,  # the longest text
     start: int,  # the token that stands before every target
     stop: int,  # the token that ends it
-    n_beams: int = 4,  # how many unfinished texts are pursued for each source
+    n_beams: int = 4,  # unfinished sequences kept for each source
     length_penalty: Callable[[int], float] = gnmt_length_penalty,  # from a length to what the summed log-probability is divided by
     source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
     use_cache: bool = True,
