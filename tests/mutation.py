@@ -168,7 +168,7 @@ config.model
     if self.d_model % self.n_heads: -> if False:  # heads that do not fit
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> nn.Identity()  # no last norm
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> self.make_norm(self.d_model)  # one norm too many
-    (NoPositionalEncoding(), positions) if in_attention else (positions, None) -> (positions, None)  # a rotation that is added
+    None if make is None else make(self) -> None  # no rotation
 config.fields
     not isinstance(value, int) or value < smallest -> not isinstance(value, int)  # sizes below the smallest
     0 <= value < below -> 0 <= value <= below  # a probability of one

@@ -120,8 +120,6 @@ class RotaryPositionalEncoding(nn.Module):
 
     Raises ValueError unless d_k is even."""
 
-    in_attention = True  # applied to queries and keys, not added to the embeddings
-
     def __init__(
         self,
         length: int,  # positions computed in advance; a longer sequence makes the tables grow

@@ -224,7 +224,7 @@ class InputEmbedding(nn.Module):
         super().__init__()
         scale = config.d_model**0.5 if config.scale_embeddings else 1.0
         self.tokens = TokenEmbedding(config.vocab_size, config.d_model, scale)
-        self.positions, _ = config.make_positions()
+        self.positions = config.make_positions()
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
