@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from helpers import assert_same, small_encoder_decoder, small_language_model
 from torch import nn
 
+from transformer_nb.config.model import PARTS
 from transformer_nb.attention import causal_mask, padding_mask
 from transformer_nb.generation import generate
 from transformer_nb.interpret.activations import INSIDE_ATTENTION, activation_names, activations
@@ -221,3 +222,17 @@ def test_a_replacement_of_another_shape_is_refused():
         with activations(model, replace={"layers.0": torch.zeros(5)}):
             model(indices(2, 6))
     assert untouched(model)
+
+
+def test_attention_with_a_method_of_its_own_is_recorded_from_outside_only(monkeypatch):
+    class Halved(MultiHeadAttention):
+        def attend(self, q, k, v, mask, is_causal, need_weights):
+            heads, weights = super().attend(q, k, v, mask, is_causal, need_weights)
+            return heads / 2, weights
+
+    monkeypatch.setitem(PARTS["attention"], "halved", Halved)
+    model, ids = small_language_model(attention="halved"), torch.randint(13, (1, 5))
+    expected = model(ids)
+    with activations(model) as seen:
+        assert model(ids).equal(expected)
+    assert "layers.0.attention" in seen and "layers.0.attention.weights" not in seen

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transformer_nb.runs.checkpoints as checkpoints
+from transformer_nb.config.model import PARTS
+from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.__main__ import main
 from transformer_nb.runs.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from transformer_nb.runs.directory import RunDirectory, read_metrics
@@ -531,3 +533,30 @@ def test_whatever_is_in_the_files_is_loaded_or_refused_in_one_line(spoiled, data
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+class Doubled(LayerNorm):
+    "Another norm, with the parameters of the usual one."
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_model_with_a_part_that_its_configuration_does_not_make_is_not_saved(tmp_path):
+    model = small_language_model()
+    model.stack.norm = Doubled(8)
+    with pytest.raises(ValueError, match="stack.norm of this LanguageModel is not what its configuration makes"):
+        save_checkpoint(tmp_path / "m", model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_that_has_a_name_and_a_buffer_comes_back(tmp_path, monkeypatch):
+    class Named(Doubled):
+        def __init__(self, d_model, eps, bias):
+            super().__init__(d_model, eps, bias)
+            self.register_buffer("seen", torch.zeros(3))
+
+    monkeypatch.setitem(PARTS["norm"], "doubled", Named)
+    model, ids = small_language_model(norm="doubled"), torch.randint(13, (1, 5))
+    save_checkpoint(tmp_path / "m", model)
+    assert load_checkpoint(tmp_path / "m").model(ids).equal(model(ids))

@@ -246,7 +246,7 @@ def test_what_a_page_imports_exists(page):
 
 MOST_LINES = 350
 MOST_CODE_OF_A_CHAPTER = 205  # lines that are neither blank nor a comment
-LONGER = {"transformer": 305}  # nine classes, whose parameters take a line each
+LONGER = {"transformer": 310}  # nine classes, whose parameters take a line each
 
 
 @pytest.mark.parametrize("module", **IN_EACH_MODULE)

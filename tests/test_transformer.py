@@ -806,6 +806,13 @@ def test_the_decoder_may_have_a_shape_and_tokens_of_its_own():
     assert model(torch.randint(13, (2, 5)), torch.randint(7, (2, 4))).shape == (2, 4, 7)
     with pytest.raises(ValueError, match="d_model must be the same, got 8 and 16"):
         EncoderDecoder(source, small_config(d_model=16))
+    with pytest.raises(ValueError, match="needs one vocabulary, got sizes 13 and 7"):
+        EncoderDecoder(small_config(), target)
+
+
+def test_an_encoder_without_an_embedding_refuses_what_only_an_embedding_takes():
+    with pytest.raises(TypeError, match="takes no is_casual"):
+        Encoder(small_config())(torch.randn(1, 3, 8), is_casual=torch.ones(1))
 
 
 @positions

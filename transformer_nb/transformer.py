@@ -179,6 +179,8 @@ class Encoder(nn.Module):
         "Returns the vectors after the last layer."
         if self.embedding is not None:
             x = self.embedding(x, **embedding_inputs)
+        elif embedding_inputs:
+            raise TypeError(f"an encoder without an embedding takes no {', '.join(embedding_inputs)}")
         for i, layer in enumerate(self.layers):
             x = layer(x, mask, is_causal, None if cache is None else cache[i])
         return self.norm(x)
@@ -276,7 +278,7 @@ class LanguageModel(nn.Module):
     def forward(
         self,
         ids: Int[Tensor, "batch seq"],
-        mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed, beside causality
+        mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed, in addition to causality
         cache: list[KVCache] | None = None,  # of the positions before `ids`, one for each layer
         offset: int | Int[Tensor, "batch"] | None = None,  # the position of the first of `ids`; by default after the cache
         last_only: bool = False,  # whether only the logits at the last position are wanted
@@ -302,9 +304,11 @@ class EncoderDecoder(nn.Module):
     ):
         super().__init__()
         self.config, self.target_config = config, target_config or config
-        widths = config.d_model, self.target_config.d_model
-        if widths[0] != widths[1]:
-            raise ValueError(f"the decoder attends to the encoder's vectors: d_model must be the same, got {widths[0]} and {widths[1]}")
+        (d_model, vocab), (d_model2, vocab2) = ((c.d_model, c.vocab_size) for c in (config, self.target_config))
+        if d_model != d_model2:
+            raise ValueError(f"the decoder attends to the encoder's vectors: d_model must be the same, got {d_model} and {d_model2}")
+        if config.share_embeddings and vocab != vocab2:
+            raise ValueError(f"one embedding for source and target needs one vocabulary, got sizes {vocab} and {vocab2}")
         self.embedding = PARTS["embedding"][config.embedding](config)  # shared by source and target (section 3.4)
         self.target_embedding = None
         if not config.share_embeddings:

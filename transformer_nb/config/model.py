@@ -6,7 +6,6 @@
 __all__ = ['PARTS', 'ROTATIONS', 'PRESETS', 'gelu_tanh', 'TransformerConfig']
 
 # %% ../../nbs/workshop/model_configuration.ipynb #da919230
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 

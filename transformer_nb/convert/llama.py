@@ -7,7 +7,6 @@ __all__ = ['LLAMA_OPTIONS', 'LLAMA', 'rotary_options', 'check_llama', 'build_lla
            'adapt_llama_weights']
 
 # %% ../../nbs/workshop/convert_llama.ipynb #957c21d9
-import torch
 from torch import Tensor
 
 import transformer_nb.modern.parts  # adds the norm "rms" and the feed-forward network "gated"

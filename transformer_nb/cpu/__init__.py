@@ -1,4 +1,4 @@
-"""Fast paths for a CPU: the same numbers in fewer calls.
+"""Fast paths for small models, in which calls take longer than arithmetic: the same numbers in fewer calls.
 
     hooks       whether a module has hooks
     decoding    one new token in few calls, for models made of our layers alone

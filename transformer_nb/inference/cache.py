@@ -6,7 +6,6 @@
 __all__ = ['KVCache']
 
 # %% ../../nbs/workshop/key_value_cache.ipynb #cbfe8866
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 

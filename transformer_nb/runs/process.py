@@ -57,10 +57,7 @@ def random_state_of(
 
 # %% ../../nbs/workshop/process.ipynb #298507ca
 def world_size() -> int:
-    """How many processes train together, as the environment says (`torchrun` sets WORLD_SIZE).
-
-    1 without it.
-    """
+    "Returns how many processes train together: WORLD_SIZE, which `torchrun` sets, or 1."
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
