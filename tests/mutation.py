@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.sample import drawn
@@ -458,8 +457,8 @@ def source(root: Path, module: str) -> Path:
     return root / "transformer_nb" / f"{module.replace('.', '/')}.py"
 
 
-def survives(module: str, before: str, after: str, copy: Path, everywhere: bool) -> bool:
-    "Whether the tests stay green with the mistake made in every place of the module; in a process of its own."
+def start(module: str, before: str, after: str, copy: Path, everywhere: bool) -> int:
+    "The process that runs the tests of a copy of the package, in which the mistake is made in every place of the module."
     shutil.copytree(ROOT / "transformer_nb", copy / "transformer_nb", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("tests", "nbs"):
         (copy / name).symlink_to(ROOT / name)
@@ -467,10 +466,29 @@ def survives(module: str, before: str, after: str, copy: Path, everywhere: bool)
     file = source(copy, module)
     code = file.read_text(encoding="utf-8")
     file.write_text(code.replace(before, after), encoding="utf-8")
-    child = os.fork()
+    child = os.fork()  # by the only thread: a lock that another thread holds would never be released in the child
     if child == 0:
         os._exit(run_tests(module, copy, everywhere))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return child
+
+
+def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: bool) -> list[bool]:
+    "Whether the tests stay green with each of these mistakes; as many at a time as there are processors."
+    running, green = {}, {}
+
+    def wait() -> None:
+        child, status = os.waitpid(-1, 0)
+        green[running.pop(child)] = os.waitstatus_to_exitcode(status) == 0
+
+    for number, (module, before, after, _) in enumerate(chosen):
+        if len(running) == os.cpu_count():
+            wait()
+        copy = folder / str(number)
+        copy.mkdir()
+        running[start(module, before, after, copy, everywhere or bool(before))] = number
+    while running:
+        wait()
+    return [green[number] for number in range(len(chosen))]
 
 
 def own_tests(module: str) -> str:
@@ -527,15 +545,8 @@ def main() -> int:
     if options.sample is not None:
         chosen = drawn(chosen, options.sample)
     chosen.insert(0, ("notebook.plotting", "", "", "none, so that the tests must stay green"))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-
-        def attempt(numbered: tuple[int, tuple]) -> bool:
-            number, (module, before, after, _) = numbered
-            copy = Path(folder) / str(number)
-            copy.mkdir()
-            return survives(module, before, after, copy, everywhere=bool(before) or options.sample is None)
-
-        green, *outcomes = pool.map(attempt, enumerate(chosen))
+    with tempfile.TemporaryDirectory() as folder:
+        green, *outcomes = run_all(chosen, Path(folder), everywhere=options.sample is None)
         if not green:
             print((Path(folder) / "0" / "log").read_text(encoding="utf-8")[-3000:])
             print("the tests are red without any mistake, so that the rest means nothing")

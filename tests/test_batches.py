@@ -374,7 +374,7 @@ def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path)
     assert one_line(error) and not steps and not (tmp_path / "run").exists()
     changed = small_language_model()
     changed.stack.layers[1].feed_forward = nn.Linear(8, 8)
-    with pytest.raises(ValueError, match="stack.layers.1.feed_forward.* is not as its configuration makes it"):
+    with pytest.raises(ValueError, match="stack.layers.1.feed_forward.* is not what its configuration makes"):
         train(changed, [GOOD], short_run(), directory=tmp_path / "run")
     assert train(Words(), OwnBatches(), short_run()).steps_done == 12  # and without a directory it learns
 
