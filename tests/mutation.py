@@ -414,7 +414,7 @@ diagnosis.probes
     tolerance * scale) -> 100 * tolerance * scale)  # deaf
     module.training = mode -> pass  # modes are not put back
 diagnosis.sequences
-    return torch.randn(*shape, self.width, generator=generator).to(like) -> return torch.randn(*shape, self.width, generator=generator)  # double precision is accused
+    (*size[:2], output.shape[-1]) if self.is_language_model else size -> size  # a vocabulary of one token
 diagnosis.dependencies
     if probe.causal and leaks: -> if False:  # leaks are not looked for
     elif in_training: -> elif False:  # batch norm passes

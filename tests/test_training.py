@@ -517,7 +517,7 @@ def test_a_run_with_other_optimizers_cannot_go_on():
     trainer.run_steps(1)
     state = trainer.state_dict()
     for wrong in ({}, {"history": {}}, {**state, "history": 3}, {**state, "tensors": {**state["tensors"], "generator": torch.zeros(3)}}):
-        with pytest.raises(ValueError, match="no state of training, or of an earlier version"):
+        with pytest.raises(ValueError, match="not a training state, or one of an earlier version"):
             trainer.load_state_dict(wrong)
     first = next(name for name in state["tensors"] if name.endswith("momentum_buffer"))
     for tensors in ({n: x for n, x in state["tensors"].items() if n != first}, {**state["tensors"], first: torch.zeros(5)}):
