@@ -127,10 +127,13 @@ def ended(processes):
     return [(process.returncode, *said) for process, said in zip(processes, spoken)]
 
 
+ABORTED_AT_EXIT = "terminate called without an active exception"  # PyTorch's threads, now and then, in a process that is done
+
+
 def learn(folder, size, runs):
     "What each of so many processes found in these runs."
     for status, _, complaints in ended(start(size, "-c", PROGRAM, str(folder), json.dumps(runs))):
-        assert status == 0, complaints
+        assert status == 0 or complaints.strip() == ABORTED_AT_EXIT, complaints  # what it found is read below
     return [json.loads((folder / f"rank{rank}").read_text()) for rank in range(size)]
 
 
