@@ -400,6 +400,8 @@ notebook.plotting
     vmin=-high if kind == "signed" else 0 -> vmin=-high  # zero is not white
     token.strip() == "" else token -> True else token  # spaces inside a token become signs
     plt.close(figure) -> pass  # figures pile up
+    p.largest * (p.kind == kind) -> p.largest  # weights are colored by the scale of scores
+    (1 + share) / 2 if kind == "signed" else share -> share  # zero is not white in a flow
 notebook.loss_plot
     width * (i + 0.5) -> width * i  # means are drawn at the first of their steps
     range(0, len(loss) - width + 1, width) -> range(0, len(loss), width)  # the last mean is of fewer steps
