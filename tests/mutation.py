@@ -406,7 +406,11 @@ notebook.loss_plot
     width * (i + 0.5) -> width * i  # means are drawn at the first of their steps
     range(0, len(loss) - width + 1, width) -> range(0, len(loss), width)  # the last mean is of fewer steps
 notebook.questions
-    if guess == answer: -> if guess != answer:  # wrong is right
+    if letter == answer: -> if letter != answer:  # wrong is right
+    guess is None or guess is ... -> guess is ...  # nothing typed is a wrong guess
+    .lower() if ->  if  # capital letters are no choice
+    if isfinite(number) else None -> if True else None  # nan is a number
+    except Exception:  # whatever -> except ValueError:  # a list stops the page
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
     except AssertionError as error: -> except KeyError as error:  # an open exercise says another thing
     assert result is not None, -> assert True,  # an empty stub passes to the check

@@ -6,8 +6,12 @@
 __all__ = ['Verdict', 'reveal', 'reveal_number', 'exercise', 'refuse_stub']
 
 # %% ../../nbs/workshop/questions.ipynb #8c49e28c
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from functools import wraps
+from math import isfinite
+from numbers import Real
 
 # %% ../../nbs/workshop/questions.ipynb #877b10de
 class Verdict:
@@ -31,24 +35,44 @@ class Verdict:
 
 # %% ../../nbs/workshop/questions.ipynb #89092d47
 def reveal(
-    guess: object,  # the letter that the reader chose, or ... for no guess
+    guess: object,  # the letter that the reader chose; "", None or ... for no guess
     answer: str,  # the right letter
     **why: str,  # for each letter, why it is right or wrong
 ) -> Verdict:
     "Return the answer to a multiple-choice question, with the reason against a wrong guess."
-    letters = ", ".join(why)
-    if guess is ...:
+    if _is_no_guess(guess):
         others = [f"- Not **{letter}**: {text}" for letter, text in why.items() if letter != answer]
-        return Verdict(False, "\n".join([f"- It is **{answer}**. {why[answer]}", *others]))
-    if guess not in list(why):
-        return Verdict(False, f"The choices are {letters}; the guess was {guess!r}.")
-    if guess == answer:
-        return Verdict(True, f"Right, it is **{answer}**. {why[answer]}")
-    return Verdict(False, f"Not **{guess}**: {why[guess]}\n\nIt is **{answer}**. {why[answer]}")
+        return Verdict(False, "\n".join([f"- The answer is **{answer}**. {why[answer]}", *others]))
+    letter = re.sub(r"[\s.,:;()\[\]'\"]", "", guess).lower() if isinstance(guess, str) else ""
+    if letter not in why:
+        return Verdict(False, f"Type {' or '.join(why)} between the quotes. {_description(guess)}")
+    if letter == answer:
+        return Verdict(True, f"Right, the answer is **{answer}**. {why[answer]}")
+    reason = f"Not **{letter}**: {why[letter]}"
+    return Verdict(False, f"{reason}\n\nThe answer is **{answer}**. {why[answer]}")
+
+
+def _is_no_guess(
+    guess: object,  # what the reader left in the cell
+) -> bool:
+    "Return whether the guess was left open: an empty text, None, or three dots."
+    if isinstance(guess, str):
+        return guess.strip() in ("", "...", "…")
+    return guess is None or guess is ...
+
+
+def _description(
+    guess: object,  # something that is not a guess
+) -> str:
+    "Return a sentence that says what the guess is: a short value itself, of all else the type."
+    if type(guess) in (str, float, bool):
+        text = repr(guess)
+        return f"Your guess is {text if len(text) <= 30 else text[:30] + '…'}."
+    return f"Your guess is of type {type(guess).__name__}."
 
 # %% ../../nbs/workshop/questions.ipynb #7257edd8
 def reveal_number(
-    guess: object,  # the number that the reader wrote, or ... for no guess
+    guess: object,  # the number that the reader wrote; "", None or ... for no guess
     measured: float,  # the right number
     because: str = "",  # the reason for that number
     within: float = 0.2,  # the largest relative error of a guess that counts as right
@@ -61,16 +85,36 @@ def reveal_number(
         return abs(number - target) <= within * abs(target)
 
     found = f"Measured: **{measured:.3g}**."
-    if guess is ...:
+    if _is_no_guess(guess):
         others = [f"- Not **{number:.3g}**: {text}" for number, text in traps.items()]
         return Verdict(False, "\n".join([f"- {found} {because}".rstrip(), *others]))
-    if isinstance(guess, bool) or not isinstance(guess, (int, float)):
-        return Verdict(False, f"The guess must be a number; it was {guess!r}.")
-    if near(guess, measured):
-        return Verdict(True, f"Your guess {guess:.3g} is close enough. {found} {because}".rstrip())
-    side = "too small" if guess < measured else "too large"
-    trap = next((f" {text}" for number, text in traps.items() if near(guess, number)), "")
-    return Verdict(False, f"Your guess {guess:.3g} is {side}.{trap}\n\n{found} {because}".rstrip())
+    number = _number_of(guess)
+    if number is None:
+        return Verdict(False, f"Type a number, such as 0.5 or 12. {_description(guess)}")
+    if near(number, measured):
+        return Verdict(True, f"Your guess {number:.3g} is close enough. {found} {because}".rstrip())
+    side = "too small" if number < measured else "too large"
+    trap = next((f" {text}" for mistake, text in traps.items() if near(number, mistake)), "")
+    return Verdict(False, f"Your guess {number:.3g} is {side}.{trap}\n\n{found} {because}".rstrip())
+
+
+def _number_of(
+    guess: object,  # a number in any form, or something else
+) -> float | None:
+    "Return the guess as a finite number, or None if it is not one; 0.5, '0.5' and '1/2' are."
+    try:
+        if isinstance(guess, str):
+            above, _, below = guess.replace("−", "-").partition("/")
+            number = float(above) / float(below or 1)
+        else:
+            if hasattr(guess, "item"):  # a tensor or a number of NumPy
+                guess = guess.item()  # raises an error if there are several entries
+            if isinstance(guess, bool) or not isinstance(guess, Real | Decimal):
+                return None
+            number = float(guess)
+    except Exception:  # whatever a reader types, the page goes on
+        return None
+    return number if isfinite(number) else None
 
 # %% ../../nbs/workshop/questions.ipynb #4982a130
 def exercise(
@@ -80,6 +124,9 @@ def exercise(
 
     @wraps(check)
     def verdict(answer: object) -> Verdict:
+        if answer is not ... and not callable(answer):
+            text = f"pass a function by its name, as in `{check.__name__}(name)`"
+            return Verdict(False, f"Not yet: {text}, not a value of type {type(answer).__name__}.")
         try:
             check(refuse_stub(answer))
         except AssertionError as error:
@@ -92,21 +139,21 @@ def exercise(
 
 
 def refuse_stub(
-    answer: object,  # what the reader wrote: a function or a value
+    answer: object,  # what the reader wrote: a function or a class
 ) -> object:
-    """Return the answer, a function wrapped so that it may not return None.
+    """Return the answer; if it is a function, one that may not return None.
 
     Raises AssertionError if the answer is still `...`, or when the function returns None.
     """
-    assert answer is not ..., "the dots are still there: put your answer in their place"
-    if not callable(answer) or isinstance(answer, type):
+    assert answer is not ..., "replace the dots with your answer"
+    if isinstance(answer, type):
         return answer
 
     @wraps(answer)
     def call(*args: object, **kwargs: object) -> object:
         result = answer(*args, **kwargs)
         assert result is not None, (
-            "it returns None: is its body still to be written, or a return missing?"
+            "it returns None: write its body, or add the missing return"
         )
         return result
 
