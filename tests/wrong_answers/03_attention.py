@@ -9,17 +9,17 @@ WRONG = {
         (
             "def window_mask(length, width):\n"
             "    return torch.ones(length, length, dtype=torch.bool).tril(-1).triu(-width)",
-            "a position does not see itself",
+            "a position cannot attend to itself",
         ),
         (
             "def window_mask(length, width):\n"
             "    return torch.ones(length, length, dtype=torch.bool).triu().tril(width - 1)",
-            "the mask of columns that ask",
+            "the mask for columns as queries",
         ),
         (
             "def window_mask(length, width):\n"
-            "    places = torch.arange(length)\n"
-            "    return (places[:, None] - places).abs() < width",
+            "    columns = torch.arange(length)\n"
+            "    return (columns[:, None] - columns).abs() < width",
             "open on both sides",
         ),
         (
@@ -52,24 +52,24 @@ WRONG = {
             "def late_mask(weights, mask):\n"
             "    kept = weights * mask\n"
             "    return kept / kept.sum(-1, keepdim=True)",
-            "nothing divided by nothing",
+            "zero divided by zero",
         ),
     ],
-    "centre": [
+    "center": [
         (
-            "def centre(x):\n    return x - x.mean(-1, keepdim=True)",
+            "def center(x):\n    return x - x.mean(-1, keepdim=True)",
             "the mean over features",
         ),
         (
-            "def centre(x):\n    return x - x.mean(1, keepdim=True)",
+            "def center(x):\n    return x - x.mean(1, keepdim=True)",
             "the mean leaks",
         ),
         (
-            "def centre(x):\n    return x - x.cumsum(1) / x.shape[1]",
+            "def center(x):\n    return x - x.cumsum(1) / x.shape[1]",
             "divided by the length",
         ),
         (
-            "def centre(x):\n"
+            "def center(x):\n"
             "    counts = torch.arange(1, x.shape[1] + 1)\n"
             "    before = x.cumsum(1) - x\n"
             "    return x - before / counts[:, None]",
