@@ -87,8 +87,9 @@ def test_cells_of_a_flow_have_one_size_do_not_overlap_and_hold_their_text():
 
 
 def test_a_kind_has_one_scale_in_a_flow_and_what_is_not_finite_is_grey():
-    ax = show_flow([[("x", torch.tensor([1.0, 2.0]), None, None, "signed")], [("y", torch.tensor([2.0, 0.0, -torch.inf]), None, None, "signed")]])
-    one, two, again, zero, masked = [patch.get_facecolor() for patch in ax.patches]
+    ax = show_flow([[("x", torch.tensor([1.0, 2.0]), None, None, "signed")], [("y", torch.tensor([2.0, 0.0, -torch.inf]), None, None, "signed")], [("w", torch.tensor([0.5]), None, None, "weight")]])
+    one, two, again, zero, masked, weight = [patch.get_facecolor() for patch in ax.patches]
+    assert weight == matplotlib.colormaps[COLOR_MAPS["weight"]](1.0), "the largest weight has the darkest colour"
     assert two == again != one and masked[:3] == matplotlib.colors.to_rgb("lightgrey") and min(zero[:3]) > 0.95
 
 
