@@ -4,15 +4,16 @@ BIN := .venv/bin
 OUT ?= runs/series
 
 .DEFAULT_GOAL := help
-.PHONY: help lab train test torture outputs bench corpus
+.PHONY: help lab train test torture outputs bench corpus cheatsheet
 help:
-	@echo "make lab      open the series in JupyterLab"
-	@echo "make train    train the final model on the prose of the series, into $(OUT), and print text from it"
-	@echo "make test     everything that CI runs: at most 25 minutes on two cores"
-	@echo "make torture  what CI only samples, in full: all outputs, all mistakes, hundreds of killed runs; over an hour"
-	@echo "make outputs  run the pages that changed, and record those that show what is committed"
-	@echo "make bench    speed and memory beside other libraries, into runs/bench: half an hour in which nothing else should run"
-	@echo "make corpus   take a new snapshot of the prose of the series"
+	@echo "make lab         open the series in JupyterLab"
+	@echo "make train       train the final model on the prose of the series, into $(OUT), and print text from it"
+	@echo "make test        everything that CI runs: at most 25 minutes on two cores"
+	@echo "make torture     what CI only samples, in full: all outputs, all mistakes, hundreds of killed runs; over an hour"
+	@echo "make outputs     run the pages that changed, and record those that show what is committed"
+	@echo "make bench       speed and memory beside other libraries, into runs/bench: half an hour in which nothing else should run"
+	@echo "make cheatsheet  put the summaries of all pages on one sheet to print, runs/cheatsheet.html"
+	@echo "make corpus      take a new snapshot of the prose of the series"
 
 .venv/ready: setup.py settings.ini pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -55,3 +56,7 @@ bench: .venv/bench/ready
 
 corpus: .venv/ready
 	$(BIN)/python -m tests.corpus
+
+cheatsheet: .venv/ready
+	$(BIN)/python -c 'from transformer_nb.notebook.cheat_sheet import CheatSheet; CheatSheet("nbs").save("runs/cheatsheet.html")'
+	@echo "open runs/cheatsheet.html in a browser, and print it"

@@ -4,4 +4,5 @@
     map          the drawing of the whole Transformer
     loss_plot    a loss curve that grows while a model trains
     questions    predictions and exercises
+    cheat_sheet  the summaries of all pages on one sheet
 """
