@@ -414,6 +414,10 @@ notebook.questions
     abs(number - target) <= within * abs(target) -> abs(number - target) <= within  # near means something else
     except AssertionError as error: -> except KeyError as error:  # an open exercise says another thing
     assert result is not None, -> assert True,  # an empty stub passes to the check
+notebook.cheat_sheet
+    if text.startswith("## "): -> if False:  # no summary has an end
+    summary or "*This page has no Summary yet.*" -> summary  # a missing one is an empty line
+    {escape(title)} -> {title}  # an ampersand is HTML
 diagnosis.report
     return not self.findings -> return True  # nothing is ever wrong
 diagnosis.probes

@@ -113,7 +113,7 @@ def cell_text(
     return f"{value:.2f}".replace("-", "−")
 
 # %% ../../nbs/workshop/plotting.ipynb #0ea6a4ae
-_CELL_HEIGHT, _LINE_HEIGHT, _GAP, _ARROW = 0.28, 0.18, 0.12, 0.3  # of show_flow, in inches
+_CELL_HEIGHT, _LINE_HEIGHT, _GAP, _ARROW = 0.28, 0.18, 0.12, 0.25  # of show_flow, in inches
 
 
 def show_flow(
@@ -130,7 +130,7 @@ def show_flow(
 
     stages = [[_Panel(*panel) for panel in stage] for stage in stages]
     panels = [panel for stage in stages for panel in stage]
-    cell = 0.08 + max(_width(text) for panel in panels for row in panel.texts for text in row)
+    cell = 0.05 + max(_width(text) for panel in panels for row in panel.texts for text in row)
     largest = {kind: max(p.largest * (p.kind == kind) for p in panels) for kind in COLOR_MAPS}
     figure = plt.figure(layout="none")
     ax = figure.add_axes([0, 0, 1, 1])
@@ -215,7 +215,7 @@ class _Panel:
 
 
 def _color(value: float | str, kind: str | None, largest: dict[str, float]) -> np.ndarray:
-    "The color of a cell: white for text, grey for what is not finite."
+    "The color of a cell: white for text, gray for what is not finite."
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
 
