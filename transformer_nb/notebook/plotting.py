@@ -180,7 +180,7 @@ class _Panel:
 
     def is_turned(self, cell: float) -> bool:
         "Whether the labels of the columns are too long to be written from left to right."
-        return any(_width(label) > cell for label in self.columns)
+        return any(_width(label) > cell - 0.04 for label in self.columns)
 
     def head(self, cell: float) -> float:
         "Return the room above the cells: for the title and the labels of the columns."
