@@ -33,7 +33,7 @@ WRONG = {
             "def layer_norm_gradient(x, upstream):\n"
             "    sigma = x.std(-1, correction=0, keepdim=True)\n"
             "    return (upstream - upstream.mean(-1, keepdim=True)) / sigma",
-            "a part along the normalized vector left",
+            "a component along the normalized vector is left",
         ),
         (
             "def layer_norm_gradient(x, upstream):\n"
@@ -61,7 +61,7 @@ WRONG = {
             "def fold_norm(norm, linear):\n"
             "    weight = linear.weight * norm.weight\n"
             "    return weight, weight @ norm.bias + linear.bias",
-            "the weight before the folding",
+            "the original weight, not by the folded one",
         ),
     ],
 }
