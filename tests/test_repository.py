@@ -210,7 +210,7 @@ def test_a_first_reading_leaves_out_what_is_folded_and_the_exercises():
 
 def minutes_said(path):
     "The minutes that the index gives for a page: for a first reading and for everything, or for all of it as one number."
-    (row,) = re.findall(rf"^\|.*\({path.relative_to(NBS)}\).*$", "\n".join(cells(NBS / "index.ipynb", "markdown")), re.MULTILINE)
+    (row,) = re.findall(rf"^\| \[[^]]*\]\({path.relative_to(NBS)}\).*$", "\n".join(cells(NBS / "index.ipynb", "markdown")), re.MULTILINE)
     return [int(number) for number in re.findall(r"\| (\d+) min (?=\|)", row)]
 
 
@@ -225,6 +225,18 @@ def test_the_index_says_how_long_a_page_takes_to_read(path):
         takes, margin = [reading.first_reading(path), reading.whole(path)], 3
     assert len(said) == len(takes), "two columns: the minutes of a first reading, and of everything"
     assert all(abs(a - b) < margin for a, b in zip(said, takes)), f"about {' and '.join(f'{t:.0f}' for t in takes)} minutes"
+
+
+@pytest.mark.parametrize("document", [NBS / "index.ipynb", ROOT / "README.md"], ids=lambda p: p.stem)
+def test_the_routes_take_as_long_as_they_say(document):
+    text = "\n".join(cells(document, "markdown")) if document.suffix == ".ipynb" else document.read_text(encoding="utf-8")
+    route = dict(re.findall(r"^\| (20 minutes|an evening|a week) \| (.*) \|$", text, re.MULTILINE))
+    assert len(route) == 3
+    for name, row in route.items():
+        pages = [document.parent / page for page in re.findall(r"\]\(([\w./-]+\.ipynb)\)", row)] or [path for path in PAGES if path.parent == NBS]
+        takes = sum(map(reading.whole if name == "a week" else reading.first_reading, pages))
+        said = int(re.search(r"\| (\d+)$", row)[1])
+        assert abs(said - takes) < 3 * len(pages), f"{name}: about {takes:.0f} minutes"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
