@@ -11,18 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-# %% ../nbs/02_positional_encoding.ipynb #p0200024
+# %% ../nbs/02_positional_encoding.ipynb #p0200025
 def angles(
     length: int,  # T, positions counted from 0
     d_model: int,  # features of each position
-    base: float = 10_000.0,  # sets the slowest hand: its wavelength is 2 pi base^((d_model - 2) / d_model)
+    base: float = 10_000.0,  # the longest wavelength is 2 pi base^((d_model - 2) / d_model)
 ) -> Float[Tensor, "seq pair"]:
-    "Returns t * omega_m = t / base^(2 m / d_model) for position t and pair m (Vaswani et al., section 3.5)."
+    "Returns t / base^(2 m / d_model) for position t and pair m (Vaswani et al., section 3.5)."
     position = torch.arange(length, dtype=torch.float64)
     pair = torch.arange(0, d_model, 2, dtype=torch.float64)
     return torch.outer(position, base ** (-pair / d_model))
 
-# %% ../nbs/02_positional_encoding.ipynb #p0200025
+# %% ../nbs/02_positional_encoding.ipynb #p0200026
 def sinusoidal_encoding(
     length: int,  # T, positions counted from 0
     d_model: int,  # features of each position
@@ -36,33 +36,36 @@ def sinusoidal_encoding(
             f"the length must be at least 0 and d_model at least 1, got {length} and {d_model}"
         )
     angle = angles(length, d_model)
-    waves = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :d_model]  # (seq, d_model)
+    waves = torch.stack((angle.sin(), angle.cos()), dim=-1)  # (seq, pair, 2)
+    waves = waves.flatten(1)[:, :d_model]  # (seq, d_model)
     if not interleaved:
         waves = torch.cat((waves[:, 0::2], waves[:, 1::2]), dim=1)
     return waves.to(torch.get_default_dtype())
 
-# %% ../nbs/02_positional_encoding.ipynb #p020004f
+# %% ../nbs/02_positional_encoding.ipynb #p020004c
 def apply_rotary(
     x: Float[Tensor, "*batch seq d_k"],  # queries or keys
     cos: Float[Tensor, "seq pair"],  # the cosine of the angle of each position and pair
     sin: Float[Tensor, "seq pair"],  # the sine of the same angle
 ) -> Float[Tensor, "*batch seq d_k"]:
-    "Returns x with each pair (a, b) of neighboring features as (a cos - b sin, a sin + b cos) (RoPE; Su et al., 2021)."
+    "Returns each pair (a, b) of neighboring features as (a cos - b sin, a sin + b cos)."
     a, b = x[..., 0::2], x[..., 1::2]  # (..., seq, pair)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a0
+# %% ../nbs/02_positional_encoding.ipynb #p02000a3
 def position_rows(
     offset: int | Int[Tensor, "batch"],  # the first position, of all sequences or of each
     length: int,  # T, positions from there on
 ) -> tuple[slice | Int[Tensor, "batch seq"], int]:
-    "Returns the rows of a table for these positions, and how long it must be; a position before 0 (padding) gets row 0."
+    """Returns the rows of a table for these positions, and how long the table must be.
+
+    A position before 0 is padding and gets row 0."""
     if isinstance(offset, int):
         return slice(offset, offset + length), offset + length
     rows = offset[:, None] + torch.arange(length, device=offset.device)  # (batch, seq)
     return rows.clamp(min=0), int(rows.max()) + 1
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a2
+# %% ../nbs/02_positional_encoding.ipynb #p02000a5
 class SinusoidalPositionalEncoding(nn.Module):
     "Adds sinusoids to the vectors (Vaswani et al., section 3.5); no parameters, no limit on the length."
 
@@ -90,7 +93,7 @@ class SinusoidalPositionalEncoding(nn.Module):
                 self.table = table.to(self.table)
         return x + self.table[rows]
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a6
+# %% ../nbs/02_positional_encoding.ipynb #p02000ab
 class LearnedPositionalEncoding(nn.Module):
     "Adds a trained vector for each position (Vaswani et al., Table 3 row E; GPT-2, BERT)."
 
@@ -128,11 +131,11 @@ class NoPositionalEncoding(nn.Module):
         "Returns the vectors unchanged."
         return x
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000aa
+# %% ../nbs/02_positional_encoding.ipynb #p02000af
 class RotaryPositionalEncoding(nn.Module):
-    """Rotates each pair of features of a query or key by an angle that grows with its position (RoPE; Su et al., 2021).
+    """Rotates each pair of features of queries or keys by the angle of its position (RoPE).
 
-    Raises ValueError unless d_k is even."""
+    Source: Su et al., 2021, arXiv 2104.09864, section 3. Raises ValueError unless d_k is even."""
 
     def __init__(
         self,
@@ -142,7 +145,9 @@ class RotaryPositionalEncoding(nn.Module):
     ):
         super().__init__()
         if d_k % 2:
-            raise ValueError(f"rotary positions rotate pairs of features, so d_k must be even, got {d_k}")
+            raise ValueError(
+                f"rotary positions rotate pairs of features, so d_k must be even, got {d_k}"
+            )
         self.d_k, self.base = d_k, base
         angle = angles(length, d_k, base)
         dtype = torch.get_default_dtype()
