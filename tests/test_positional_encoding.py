@@ -1,4 +1,4 @@
-"Sinusoids equal the paper's formula, rotations are rotations, and a place is the same place whatever the offset."
+"Sinusoids equal the paper's formula, rotations are rotations, and a position is the same whatever the offset."
 
 import math
 
@@ -12,6 +12,7 @@ from transformer_nb.positional_encoding import (
     RotaryPositionalEncoding,
     SinusoidalPositionalEncoding,
     angles,
+    apply_rotary,
     sinusoidal_encoding,
 )
 
@@ -59,19 +60,21 @@ def test_a_step_is_the_same_rotation_from_everywhere(step, float64_by_default):
     torch.testing.assert_close(table[step:], later.flatten(1), rtol=0, atol=1e-10)
 
 
-def test_the_product_of_two_places_depends_on_their_distance_only(float64_by_default):
+def test_the_product_of_two_encodings_depends_on_their_distance_only(float64_by_default):
     product = sinusoidal_encoding(50, 16) @ sinusoidal_encoding(50, 16).T
     assert_same(product[:-1, :-1], product[1:, 1:])
 
 
-def test_wavelengths_run_from_two_pi_to_ten_thousand_times_that():
+def test_wavelengths_run_from_two_pi_to_nearly_ten_thousand_times_that_in_a_wide_table():
     wavelengths = 2 * math.pi / angles(2, 512)[1]
     assert_same(wavelengths[0], torch.tensor(2 * math.pi, dtype=torch.float64))
     assert 0.95 * 10_000 * 2 * math.pi < wavelengths[-1] < 10_000 * 2 * math.pi
+    longest = 2 * math.pi / angles(2, 8)[1, -1]
+    assert_same(longest, torch.tensor(1000 * 2 * math.pi, dtype=torch.float64))  # a tenth, in a narrow one
 
 
 @pytest.mark.parametrize("length, d_model", [(-1, 4), (4, 0)])
-def test_a_table_of_impossible_size_is_refused(length, d_model):
+def test_a_table_of_impossible_size_raises_an_error(length, d_model):
     with pytest.raises(ValueError, match=f"got {length} and {d_model}"):
         sinusoidal_encoding(length, d_model)
 
@@ -93,7 +96,7 @@ def test_learned_adds_its_rows():
     assert_same(encoding(x), x + encoding.weight[:4])
 
 
-def test_learned_teaches_only_the_rows_in_use():
+def test_only_the_rows_in_use_of_a_learned_table_get_a_gradient():
     encoding = LearnedPositionalEncoding(5, 2)
     encoding(torch.zeros(3, 2, 2), offset=1).sum().backward()
     assert encoding.weight.grad[:, 0].tolist() == [0, 3, 3, 0, 0]
@@ -109,14 +112,14 @@ ENCODINGS = [SinusoidalPositionalEncoding, LearnedPositionalEncoding, RotaryPosi
 
 @pytest.mark.parametrize("kind", ENCODINGS)
 @pytest.mark.parametrize("offset", [1, 4, 9])
-def test_an_offset_continues_the_text(kind, offset):
+def test_an_offset_continues_the_sequence(kind, offset):
     x, encoding = torch.randn(2, 10, 6), kind(10, 6)
     assert_same(encoding(x[:, offset:], offset), encoding(x)[:, offset:])
 
 
 @pytest.mark.parametrize("kind", ENCODINGS)
 @pytest.mark.parametrize("shape", [(3, 6), (2, 3, 6), (2, 4, 3, 6)])
-def test_any_number_of_leading_axes_is_taken(kind, shape):
+def test_any_number_of_leading_axes_works(kind, shape):
     assert kind(5, 6)(torch.randn(shape)).shape == shape
 
 
@@ -149,7 +152,7 @@ def test_a_learned_table_too_short_says_by_how_much(length, offset, end):
 
 
 def rotated(x, position, length=64):
-    "One vector, turned by its place."
+    "One vector, rotated by its position."
     return RotaryPositionalEncoding(length, len(x)).to(x.dtype)(x[None], position)[0]
 
 
@@ -178,7 +181,13 @@ def test_a_rotation_is_a_product_of_complex_numbers(float64_by_default):
     assert_same(RotaryPositionalEncoding(50, 8)(x), expected)
 
 
-def test_position_zero_is_not_turned():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_module_rotates_as_the_function_does(dtype):
+    x, encoding = torch.randn(2, 3, 20, 8, dtype=dtype), RotaryPositionalEncoding(20, 8).to(dtype)
+    assert_same(encoding(x), apply_rotary(x, encoding.cosines, encoding.sines))
+
+
+def test_position_zero_is_not_rotated():
     x = torch.randn(1, 8)
     assert torch.equal(RotaryPositionalEncoding(4, 8)(x), x)
 
@@ -194,7 +203,7 @@ def test_rotary_needs_an_even_number_of_features():
 
 
 @pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, LearnedPositionalEncoding])
-def test_each_text_of_a_batch_may_begin_at_a_place_of_its_own(kind):
+def test_each_sequence_of_a_batch_may_start_at_its_own_position(kind):
     encoding, x = kind(10, 6), torch.randn(3, 4, 6)
     together = encoding(x, torch.tensor([0, 5, 2]))
     for row, offset in enumerate((0, 5, 2)):
@@ -202,10 +211,10 @@ def test_each_text_of_a_batch_may_begin_at_a_place_of_its_own(kind):
 
 
 @pytest.mark.parametrize("kind", [SinusoidalPositionalEncoding, LearnedPositionalEncoding])
-def test_a_place_before_the_first_is_taken_for_it(kind):
+def test_a_position_before_0_gets_row_0(kind):
     encoding, x = kind(10, 6), torch.zeros(1, 4, 6)
     assert encoding(x, torch.tensor([-2]))[0].equal(encoding(x[0], 0)[[0, 0, 0, 1]])
 
 
-def test_sines_may_stand_before_all_cosines():
+def test_all_sines_may_come_before_all_cosines():
     assert_same(sinusoidal_encoding(5, 7, interleaved=False), sinusoidal_encoding(5, 7)[:, [0, 2, 4, 6, 1, 3, 5]])

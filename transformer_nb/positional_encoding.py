@@ -52,7 +52,7 @@ def apply_rotary(
     a, b = x[..., 0::2], x[..., 1::2]  # (..., seq, pair)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a5
+# %% ../nbs/02_positional_encoding.ipynb #p02000a6
 def position_rows(
     offset: int | Int[Tensor, "batch"],  # the first position, of all sequences or of each
     length: int,  # T, positions from there on
@@ -65,7 +65,7 @@ def position_rows(
     rows = offset[:, None] + torch.arange(length, device=offset.device)  # (batch, seq)
     return rows.clamp(min=0), int(rows.max()) + 1
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a7
+# %% ../nbs/02_positional_encoding.ipynb #p02000a8
 class SinusoidalPositionalEncoding(nn.Module):
     "Adds sinusoids to the vectors (Vaswani et al., section 3.5); no parameters, no limit on the length."
 
@@ -93,7 +93,7 @@ class SinusoidalPositionalEncoding(nn.Module):
                 self.table = table.to(self.table)
         return x + self.table[rows]
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000ad
+# %% ../nbs/02_positional_encoding.ipynb #p02000ae
 class LearnedPositionalEncoding(nn.Module):
     "Adds a trained vector for each position (Vaswani et al., Table 3 row E; GPT-2, BERT)."
 
@@ -131,7 +131,7 @@ class NoPositionalEncoding(nn.Module):
         "Returns the vectors unchanged."
         return x
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000b1
+# %% ../nbs/02_positional_encoding.ipynb #p02000b2
 class RotaryPositionalEncoding(nn.Module):
     """Rotates each pair of features of queries or keys by the angle of its position (RoPE).
 
