@@ -42,7 +42,7 @@ def sinusoidal_encoding(
         waves = torch.cat((waves[:, 0::2], waves[:, 1::2]), dim=1)
     return waves.to(torch.get_default_dtype())
 
-# %% ../nbs/02_positional_encoding.ipynb #p020004c
+# %% ../nbs/02_positional_encoding.ipynb #p020004a
 def apply_rotary(
     x: Float[Tensor, "*batch seq d_k"],  # queries or keys
     cos: Float[Tensor, "seq pair"],  # the cosine of the angle of each position and pair
@@ -52,7 +52,7 @@ def apply_rotary(
     a, b = x[..., 0::2], x[..., 1::2]  # (..., seq, pair)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a6
+# %% ../nbs/02_positional_encoding.ipynb #p02000a4
 def position_rows(
     offset: int | Int[Tensor, "batch"],  # the first position, of all sequences or of each
     length: int,  # T, positions from there on
@@ -65,7 +65,7 @@ def position_rows(
     rows = offset[:, None] + torch.arange(length, device=offset.device)  # (batch, seq)
     return rows.clamp(min=0), int(rows.max()) + 1
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a8
+# %% ../nbs/02_positional_encoding.ipynb #p02000a6
 class SinusoidalPositionalEncoding(nn.Module):
     "Adds sinusoids to the vectors (Vaswani et al., section 3.5); no parameters, no limit on the length."
 
@@ -93,7 +93,7 @@ class SinusoidalPositionalEncoding(nn.Module):
                 self.table = table.to(self.table)
         return x + self.table[rows]
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000ae
+# %% ../nbs/02_positional_encoding.ipynb #p02000ac
 class LearnedPositionalEncoding(nn.Module):
     "Adds a trained vector for each position (Vaswani et al., Table 3 row E; GPT-2, BERT)."
 
@@ -131,7 +131,7 @@ class NoPositionalEncoding(nn.Module):
         "Returns the vectors unchanged."
         return x
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000b2
+# %% ../nbs/02_positional_encoding.ipynb #p02000b0
 class RotaryPositionalEncoding(nn.Module):
     """Rotates each pair of features of queries or keys by the angle of its position (RoPE).
 
