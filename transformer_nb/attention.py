@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-# %% ../nbs/03_attention.ipynb #5450ed38
+# %% ../nbs/03_attention.ipynb #8b9b32c8
 def causal_mask(
     length: int,  # T, query positions
-    kv_length: int | None = None,  # S, key positions, by default T; the queries are the last T of them (page 07)
+    kv_length: int | None = None,  # S, key positions, by default T; the queries are the last T of them
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "seq kv"]:
     "Returns True where query position i may attend to key position j: to itself and to earlier positions."
