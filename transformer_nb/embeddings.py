@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-# %% ../nbs/01_embeddings.ipynb #a6e92e06
+# %% ../nbs/01_embeddings.ipynb #2f18f8cb
 class TokenEmbedding(nn.Module):
-    """A trainable vector for each token: the rows of a table, multiplied by `scale` when they are looked up.
+    """A table with one trainable vector per token; each looked-up row is multiplied by `scale`.
 
     Vaswani et al. (2017), section 3.4, use a `scale` of sqrt(d_model).
     Raises ValueError if `vocab_size` or `d_model` is less than 1."""
@@ -26,7 +26,9 @@ class TokenEmbedding(nn.Module):
     ):
         super().__init__()
         if vocab_size < 1 or d_model < 1:
-            raise ValueError(f"an embedding needs at least one row and one feature, got {vocab_size} x {d_model}")
+            raise ValueError(
+                f"an embedding needs at least one row and one feature, got {vocab_size} x {d_model}"
+            )
         self.vocab_size, self.d_model, self.scale = vocab_size, d_model, scale
         self.weight = nn.Parameter(torch.randn(vocab_size, d_model) * 0.02)
 
@@ -39,7 +41,8 @@ class TokenEmbedding(nn.Module):
             vectors = F.embedding(ids, self.weight)
         except IndexError:
             raise IndexError(
-                f"indices must be 0 to {self.vocab_size - 1}, got {ids.min().item()} to {ids.max().item()}:"
+                f"indices must be 0 to {self.vocab_size - 1},"
+                f" got {ids.min().item()} to {ids.max().item()}:"
                 " was the text encoded with another tokenizer?"
             ) from None
         return vectors if self.scale == 1.0 else vectors * self.scale
