@@ -18,7 +18,7 @@ WRONG = {
             "    n = len(ids) // block_size\n"
             "    x, y = ids[: n * block_size], ids[1 : n * block_size + 1]\n"
             "    return x.reshape(n, block_size), y.reshape(n, block_size)",
-            "the ninth token is an answer",
+            "the ninth token is a target",
         ),
     ],
     "bpe_encode": [
@@ -30,7 +30,7 @@ WRONG = {
             "        tokens.append(next(token for token in vocabulary if text.startswith(token)))\n"
             "        text = text[len(tokens[-1]) :]\n"
             "    return tokens",
-            "the merge learned first goes first",
+            "the merge that was learned first comes first",
         ),
         (
             "def bpe_encode(text, merges):\n"
@@ -41,7 +41,7 @@ WRONG = {
             "                tokens[i : i + 2] = [''.join(pair)]\n"
             "                break\n"
             "    return tokens",
-            "at every place where its pair stands",
+            "wherever its pair occurs",
         ),
         (
             "def bpe_encode(text, merges):\n"
@@ -52,7 +52,7 @@ WRONG = {
             "            merged.append(a + b if (a, b) == pair else a)\n"
             "        tokens = merged\n"
             "    return tokens",
-            "do not spell the text",
+            "no longer give the text",
         ),
     ],
     "translate": [
@@ -66,7 +66,7 @@ WRONG = {
         ),
         (
             "def translate(ids, old, new):\n    return ids",
-            "the indices have not changed",
+            "the ids have not changed",
         ),
     ],
 }
