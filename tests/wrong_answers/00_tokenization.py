@@ -5,7 +5,7 @@ WRONG = {
         (
             "def disjoint_windows(ids, block_size):\n"
             "    return ids[:-1].unfold(0, block_size, 1), ids[1:].unfold(0, block_size, 1)",
-            "these overlap",
+            "these windows overlap",
         ),
         (
             "def disjoint_windows(ids, block_size):\n"
