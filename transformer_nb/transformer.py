@@ -22,16 +22,13 @@ from .inference.cache import KVCache
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
 
-# %% ../nbs/06_transformer.ipynb #a33913e3
+# %% ../nbs/06_transformer.ipynb #91850f7c
 class LanguageModel(nn.Module):
     "From token ids to the logits of the next token at each position: the decoder-only model of GPT."
 
     is_causal = True  # a position attends only to itself and to earlier ones
 
-    def __init__(
-        self,
-        config: TransformerConfig,
-    ):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         self.embedding = PARTS["embedding"][config.embedding](config)
@@ -141,17 +138,14 @@ class EncoderLayer(nn.Module):
         x = self.residual1(x, lambda x: self.attention(x, mask=mask, is_causal=is_causal, cache=cache))
         return self.residual2(x, self.feed_forward)
 
-# %% ../nbs/06_transformer.ipynb #e35e7316
+# %% ../nbs/06_transformer.ipynb #192a5189
 # Definition: the embedding, token vectors plus positions
 class InputEmbedding(nn.Module):
     "From token ids to token vectors plus positions: the input of each stack (sections 3.4, 3.5 and 5.4)."
 
     reads_previous_token = False  # whether it takes the token before the first one as well
 
-    def __init__(
-        self,
-        config: TransformerConfig,
-    ):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         scale = config.d_model**0.5 if config.scale_embeddings else 1.0
         self.tokens = TokenEmbedding(config.vocab_size, config.d_model, scale)
@@ -221,10 +215,9 @@ class Encoder(nn.Module):
             x = layer(x, mask, is_causal, None if cache is None else cache[i])
         return self.norm(x)
 
-# %% ../nbs/06_transformer.ipynb #586ee792
-def count_parameters(
-    model: nn.Module,
-) -> int:
+# %% ../nbs/06_transformer.ipynb #ccf1f0e3
+# Definition: the number of parameters
+def count_parameters(model: nn.Module) -> int:
     "Returns the number of parameters of a model; a tied matrix counts once."
     return sum(parameter.numel() for parameter in model.parameters())
 
