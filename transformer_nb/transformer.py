@@ -221,7 +221,8 @@ def count_parameters(model: nn.Module) -> int:
     "Returns the number of parameters of a model; a tied matrix counts once."
     return sum(parameter.numel() for parameter in model.parameters())
 
-# %% ../nbs/06_transformer.ipynb #0d56d7ac
+# %% ../nbs/06_transformer.ipynb #d50a5f2a
+# Definition: the decoder layer
 class DecoderLayer(nn.Module):
     "Causal self-attention, cross-attention to the source and a feed-forward network, each in a residual connection."
 
