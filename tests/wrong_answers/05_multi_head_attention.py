@@ -32,7 +32,7 @@ WRONG = {
         (
             "def head_parts(heads, w_o):\n"
             "    return heads @ w_o.unflatten(0, (-1, heads.shape[1])).transpose(0, 1)",
-            "its rows lie together",
+            "its rows are next to each other",
         ),
         (
             "def head_parts(heads, w_o):\n"
@@ -53,7 +53,7 @@ WRONG = {
         ),
         (
             REORDER + "    return rows(w_q), rows(w_k), rows(w_v), rows(w_o)",
-            "rows are what a head reads",
+            "a head reads all rows",
         ),
         (
             REORDER + "    return columns(w_q), columns(w_k), columns(w_v), w_o",
@@ -73,17 +73,17 @@ WRONG = {
             "    columns = lambda w: w.unflatten(1, (len(order), -1))[:, order].flatten(1)\n"
             "    rows = lambda w: w.unflatten(0, (len(order), -1))[order].flatten(0, 1)\n"
             "    return columns(w_q), columns(w_k), columns(w_v), rows(w_o)",
-            "the order is turned round",
+            "the order is reversed",
         ),
     ],
     "multi_query": [
         (
             MULTI_QUERY + QUERIES + "    k, v = x @ w_k, x @ w_v\n" + BY_HAND + MERGE,
-            "without an axis for the heads",
+            "the keys need an axis for the heads",
         ),
         (
             MULTI_QUERY + QUERIES + SHARED + ATTEND.replace("mask", "None") + MERGE,
-            "is it handed on",
+            "is it passed on",
         ),
         (
             MULTI_QUERY + QUERIES + SHARED + ATTEND + MERGE.replace(" @ w_o", ""),
@@ -100,7 +100,7 @@ WRONG = {
             + "    q = q * (q.shape[-1] / x.shape[-1]) ** 0.5\n"
             + ATTEND
             + MERGE,
-            "divided by the root of d_model",
+            "divided by the square root of d_model",
         ),
         (
             MULTI_QUERY
@@ -108,7 +108,7 @@ WRONG = {
             + SHARED
             + ATTEND
             + MERGE,
-            "are the queries cut as (heads, d_k)",
+            "are the queries split as (heads, d_k)",
         ),
     ],
 }
