@@ -11,16 +11,16 @@ WRONG = {
         ),
     ],
     "penalize": [
-        ("def penalize(logits, ids, penalty):\n    return logits.scatter(1, ids, logits.gather(1, ids) / penalty)", "the token got likelier"),
+        ("def penalize(logits, ids, penalty):\n    return logits.scatter(1, ids, logits.gather(1, ids) / penalty)", "the token became more probable"),
         (
             "def penalize(logits, ids, penalty):\n    out = logits.clone()\n    for row, text in zip(out, ids):\n        for i in text:\n"
             "            row[i] = row[i] / penalty if row[i] > 0 else row[i] * penalty\n    return out",
-            "punished twice",
+            "penalized twice",
         ),
         (
             "def penalize(logits, ids, penalty):\n    out = logits.clone()\n    seen = ids.unique()\n"
             "    out[:, seen] = torch.where(out[:, seen] > 0, out[:, seen] / penalty, out[:, seen] * penalty)\n    return out",
-            "does each text look at its own tokens",
+            "does each sequence use its own tokens",
         ),
         (
             "def penalize(logits, ids, penalty):\n    old = logits.gather(1, ids)\n"
