@@ -137,13 +137,13 @@ def next_token_windows(
         )
     return ids[:-1].unfold(0, block_size, 1), ids[1:].unfold(0, block_size, 1)
 
-# %% ../nbs/00_tokenization.ipynb #39a92e6d
+# %% ../nbs/00_tokenization.ipynb #7aebb449
 def walking_batch() -> tuple[CharTokenizer, Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
     "Returns the batch of this series: (tokenizer, x, y), five windows of eight characters."
     corpus = series_corpus()
     tokenizer = CharTokenizer.from_text(corpus)
-    x, y = next_token_windows(tokenizer.encode(corpus[:100]), block_size=8)
-    return tokenizer, x[:40:8].contiguous(), y[:40:8].contiguous()  # every eighth window
+    x, y = next_token_windows(tokenizer.encode(corpus[:41]), block_size=8)  # 5 · 8 and a target
+    return tokenizer, x[::8].contiguous(), y[::8].contiguous()  # every eighth window, copied
 
 # %% ../nbs/00_tokenization.ipynb #062d58f0
 # BPETokenizer: byte-level BPE, computed by the library tokenizers
