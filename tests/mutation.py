@@ -20,7 +20,7 @@ tokenization
     np.flatnonzero(seen) -> np.flatnonzero(seen)[::-1]  # the vocabulary begins with the last character
     ids[1:].unfold(0 -> ids[:-1].unfold(0  # no shift
     ids[:-1].unfold(0, block_size, 1) -> ids[:-1].unfold(0, block_size, block_size)  # windows that do not overlap
-    x[:40:8].contiguous() -> x[:5].contiguous()  # another batch
+    x[::8].contiguous() -> x[:5].contiguous()  # another batch
     if len(ids) and ids.min() < 0: -> if False:  # a character outside the vocabulary becomes another
     np.full(self.code_points[-1] + 2, -1) -> np.full(self.code_points[-1] + 1, -1)  # one above the vocabulary becomes its last
     , add_special_tokens=False) -> )  # tokens that nobody wrote
