@@ -11,22 +11,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-# %% ../nbs/02_positional_encoding.ipynb #p0200025
+# %% ../nbs/02_positional_encoding.ipynb #p0200023
 def angles(
     length: int,  # T, positions counted from 0
     d_model: int,  # features of each position
-    base: float = 10_000.0,  # the longest wavelength is 2 pi base^((d_model - 2) / d_model)
+    base: float = 10_000.0,  # the larger, the slower the slow pairs turn
 ) -> Float[Tensor, "seq pair"]:
     "Returns t / base^(2 m / d_model) for position t and pair m (Vaswani et al., section 3.5)."
     position = torch.arange(length, dtype=torch.float64)
     pair = torch.arange(0, d_model, 2, dtype=torch.float64)
     return torch.outer(position, base ** (-pair / d_model))
 
-# %% ../nbs/02_positional_encoding.ipynb #p0200026
+# %% ../nbs/02_positional_encoding.ipynb #p0200024
 def sinusoidal_encoding(
     length: int,  # T, positions counted from 0
     d_model: int,  # features of each position
-    interleaved: bool = True,  # False puts all sines before all cosines, as Marian does
+    interleaved: bool = True,  # False puts all sines before all cosines
 ) -> Float[Tensor, "seq d_model"]:
     """Returns sines in the even features and cosines in the odd ones (Vaswani et al., section 3.5).
 
@@ -42,7 +42,7 @@ def sinusoidal_encoding(
         waves = torch.cat((waves[:, 0::2], waves[:, 1::2]), dim=1)
     return waves.to(torch.get_default_dtype())
 
-# %% ../nbs/02_positional_encoding.ipynb #p020004a
+# %% ../nbs/02_positional_encoding.ipynb #p0200046
 def apply_rotary(
     x: Float[Tensor, "*batch seq d_k"],  # queries or keys
     cos: Float[Tensor, "seq pair"],  # the cosine of the angle of each position and pair
@@ -52,7 +52,7 @@ def apply_rotary(
     a, b = x[..., 0::2], x[..., 1::2]  # (..., seq, pair)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a4
+# %% ../nbs/02_positional_encoding.ipynb #p02000a3
 def position_rows(
     offset: int | Int[Tensor, "batch"],  # the first position, of all sequences or of each
     length: int,  # T, positions from there on
@@ -65,7 +65,7 @@ def position_rows(
     rows = offset[:, None] + torch.arange(length, device=offset.device)  # (batch, seq)
     return rows.clamp(min=0), int(rows.max()) + 1
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000a6
+# %% ../nbs/02_positional_encoding.ipynb #p02000a5
 class SinusoidalPositionalEncoding(nn.Module):
     "Adds sinusoids to the vectors (Vaswani et al., section 3.5); no parameters, no limit on the length."
 
@@ -93,7 +93,7 @@ class SinusoidalPositionalEncoding(nn.Module):
                 self.table = table.to(self.table)
         return x + self.table[rows]
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000ac
+# %% ../nbs/02_positional_encoding.ipynb #p02000ab
 class LearnedPositionalEncoding(nn.Module):
     "Adds a trained vector for each position (Vaswani et al., Table 3 row E; GPT-2, BERT)."
 
@@ -131,7 +131,7 @@ class NoPositionalEncoding(nn.Module):
         "Returns the vectors unchanged."
         return x
 
-# %% ../nbs/02_positional_encoding.ipynb #p02000b0
+# %% ../nbs/02_positional_encoding.ipynb #p02000af
 class RotaryPositionalEncoding(nn.Module):
     """Rotates each pair of features of queries or keys by the angle of its position (RoPE).
 
