@@ -5,13 +5,13 @@ WRONG = {
         ("def clipped(gradients, limit):\n    return [g.clamp(-limit, limit) for g in gradients]", "limited by itself"),
         (
             "def clipped(gradients, limit):\n    return [g * min(1, limit / g.norm()) for g in gradients]",
-            "divided by its own length",
+            "divided by its own norm",
         ),
         (
             "def clipped(gradients, limit):\n"
             "    length = torch.cat([g.flatten() for g in gradients]).norm()\n"
             "    return [g * limit / length for g in gradients]",
-            "is it stretched",
+            "are they scaled up",
         ),
         (
             "def clipped(gradients, limit):\n"
