@@ -6,7 +6,8 @@
 __all__ = ['split_text', 'ngram_probabilities', 'sample_batch', 'lr_factor', 'learning_rate', 'make_adamw', 'make_optimizers',
            'loss_by_position', 'evaluate', 'make_trainer', 'train']
 
-# %% ../nbs/08_training.ipynb #20078990
+# %% ../nbs/08_training.ipynb #ec2bb690
+# The imports of the exported module
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -43,12 +44,12 @@ def split_text(
     cut = len(ids) - min(int(len(ids) * fraction), at_most)
     return ids[:cut], ids[cut:]
 
-# %% ../nbs/08_training.ipynb #daa39b6d
-# The package's n-gram models (a folded section below explains them)
+# %% ../nbs/08_training.ipynb #3a8e1bae
+# The package's n-gram models: a folded section explains the formula
 def ngram_probabilities(
     train: str,  # the text to count in
     text: str,  # the text that follows it, to predict
-    vocab_size: int,  # V, the number of different characters
+    vocab_size: int,  # the number of different characters
     max_order: int,  # the largest n
 ) -> list[list[float]]:
     """Returns, for each order n from 1, the probability of each character of a text, from counts.
@@ -142,7 +143,7 @@ def make_optimizers(
     "Returns the optimizers that `config.optimizer` names, for all parameters of a model."
     return OPTIMIZERS[config.optimizer](model, config)
 
-# %% ../nbs/08_training.ipynb #3d89356f
+# %% ../nbs/08_training.ipynb #4bf6b921
 # The package's evaluation: windows that do not overlap, and a loss for each position of the window
 @torch.no_grad()
 def loss_by_position(
@@ -164,7 +165,7 @@ def loss_by_position(
     total = torch.zeros(length, device=device, dtype=dtype)
     with evaluation_mode(model):
         for ids, targets in zip(x.split(batch_size), y.split(batch_size)):
-            logits = model(ids.to(device).long()).transpose(1, 2).float()  # (B, V, T)
+            logits = model(ids.to(device).long()).transpose(1, 2).float()  # (B, vocab_size, T)
             total += F.cross_entropy(logits, targets.to(device).long(), reduction="none").sum(0)
     return (total / len(x)).float().cpu()
 
@@ -184,7 +185,7 @@ def evaluate(
         return loss_by_position(model, ids, batch_size).mean().item()
     return loss_of_batches(model, ids)
 
-# %% ../nbs/08_training.ipynb #ed7f7d85
+# %% ../nbs/08_training.ipynb #8d9e0e12
 # The package's `train`: the loop above, with evaluation, checkpoints and Ctrl-C
 def make_trainer(
     model: nn.Module,  # trained in place
@@ -218,7 +219,7 @@ def train(
     `ids` are token ids, from which windows for a `LanguageModel` are drawn, or an iterable of
     batches for any model: a list, a `DataLoader`, a class of your own. A batch is `(inputs,
     targets)` or `(inputs, targets, mask)`. The model is called as `model(*inputs)`, where inputs is
-    a tensor or a tuple of tensors, and returns logits (B, T, V). Targets are (B, T), and so is the
+    a tensor or a tuple of tensors, and returns logits (B, T, vocab_size). Targets are (B, T), and so is the
     mask, which is True where a target counts. The loss is the mean over all targets that count,
     for any `grad_accumulation_steps` and any number of processes. An iterable is read again in each
     epoch, an iterator only once. With several processes (`torchrun`), give each the same batches;

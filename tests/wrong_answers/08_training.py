@@ -5,7 +5,7 @@ WRONG = {
         ("def clipped(gradients, limit):\n    return [g.clamp(-limit, limit) for g in gradients]", "limited by itself"),
         (
             "def clipped(gradients, limit):\n    return [g * min(1, limit / g.norm()) for g in gradients]",
-            "divided by its own norm",
+            "divided by its own length",
         ),
         (
             "def clipped(gradients, limit):\n"
