@@ -32,7 +32,8 @@ from transformer_nb.runs.checkpoints import (
 from .runs.loop import History, run_loop
 from .runs.trainer import Trainer, check_windows
 
-# %% ../nbs/08_training.ipynb #98323cc7
+# %% ../nbs/08_training.ipynb #34d7870f
+# The package's split_text: the last tenth is for validation
 def split_text(
     ids: Integer[Tensor, "seq"],
     fraction: float = 0.1,  # the part that is kept for validation
