@@ -133,3 +133,8 @@ def test_an_exercise_says_what_is_wrong_and_never_raises(answer, says):
 def test_a_verdict_is_markdown_on_the_page_and_plain_elsewhere():
     verdict = Verdict(False, "it is **b**")
     assert verdict._repr_markdown_() == "it is **b**" and repr(verdict) == "it is b"
+
+
+def test_large_numbers_are_written_without_an_exponent():
+    assert "**5000**" in reveal_number(..., 5000.0).text and "**0.0123**" in reveal_number(..., 0.01234).text
+    assert "12345" in reveal_number(12345, 20000.0).text
