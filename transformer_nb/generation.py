@@ -18,16 +18,16 @@ from .cpu.decoding import fast_decoder
 from .inference.cache import KVCache
 from .inference.calls import check_generation_arguments, evaluation_mode, pad_left
 
-# %% ../nbs/07_generation.ipynb #3e69668f
+# %% ../nbs/07_generation.ipynb #e3aa2919
 def top_k_filter(
     logits: Float[Tensor, "*batch vocab"],
     k: int,  # how many tokens to keep
 ) -> Float[Tensor, "*batch vocab"]:
-    "Returns the logits with minus infinity for all but the k largest; what equals the k-th stays too (Fan et al., 2018)."
+    "Returns the logits with minus infinity for all but the k largest; ties with the k-th are kept (Fan et al., 2018)."
     smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
     return logits.masked_fill(logits < smallest, -math.inf)
 
-# %% ../nbs/07_generation.ipynb #b702e2fc
+# %% ../nbs/07_generation.ipynb #d46ee0e4
 def top_p_filter(
     logits: Float[Tensor, "*batch vocab"],
     p: float,  # the probability to keep
@@ -35,9 +35,9 @@ def top_p_filter(
     "Returns the logits with minus infinity for all but the fewest tokens that together have probability p (Holtzman et al., 2020)."
     ordered, order = logits.sort(dim=-1, descending=True)
     probability = ordered.softmax(dim=-1)
-    before = probability.cumsum(dim=-1) - probability  # the sum over all more probable tokens
+    before = probability.cumsum(dim=-1) - probability  # the sum over all more probable tokens: 0 for the first, so it always stays
     kept = ordered.masked_fill(before >= p, -math.inf)
-    return torch.empty_like(logits).scatter(-1, order, kept)  # back in the order of the vocabulary
+    return torch.empty_like(logits).scatter(-1, order, kept)  # writes every entry, in the order of the vocabulary
 
 # %% ../nbs/07_generation.ipynb #4ae25231
 def sample_next_token(
@@ -113,7 +113,8 @@ class NextTokenLogits:
         mask = torch.arange(length, device=ids.device) >= before[:, None]  # (B, S)
         return {"mask": mask[:, None], "offset": seen - before.clamp(min=0)}
 
-# %% ../nbs/07_generation.ipynb #cf5ed968
+# %% ../nbs/07_generation.ipynb #03eead42
+# The cached loop for prompts of any length, with a stop token: `generate`
 def generate(
     model: nn.Module,  # a `LanguageModel`
     ids: Int[Tensor, "*batch seq"] | list[Tensor],  # the prompt, (T,) or (B, T), or a list of prompts (T,) of any length
@@ -121,7 +122,7 @@ def generate(
     temperature: float = 1.0,  # 0 takes the most probable token each time
     top_k: int | None = None,  # sample among this many tokens
     top_p: float | None = None,  # sample among the fewest tokens that together have this probability
-    use_cache: bool = True,  # whether to keep keys and values; the tokens are the same without
+    use_cache: bool = True,  # whether to keep keys and values; without, the logits are the same up to rounding
     generator: torch.Generator | None = None,  # the source of random numbers
     stop: int | None = None,  # the token that ends a sequence; the rest of its row is filled with it
 ) -> Int[Tensor, "*batch new_seq"] | list[Tensor]:
