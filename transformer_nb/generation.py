@@ -27,7 +27,7 @@ def top_k_filter(
     smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
     return logits.masked_fill(logits < smallest, -math.inf)
 
-# %% ../nbs/07_generation.ipynb #d46ee0e4
+# %% ../nbs/07_generation.ipynb #0675921f
 def top_p_filter(
     logits: Float[Tensor, "*batch vocab"],
     p: float,  # the probability to keep
@@ -35,7 +35,7 @@ def top_p_filter(
     "Returns the logits with minus infinity for all but the fewest tokens that together have probability p (Holtzman et al., 2020)."
     ordered, order = logits.sort(dim=-1, descending=True)
     probability = ordered.softmax(dim=-1)
-    before = probability.cumsum(dim=-1) - probability  # the sum over all more probable tokens: 0 for the first, so it always stays
+    before = probability.cumsum(dim=-1) - probability  # the sum over all more probable tokens (0 for the first)
     kept = ordered.masked_fill(before >= p, -math.inf)
     return torch.empty_like(logits).scatter(-1, order, kept)  # writes every entry, in the order of the vocabulary
 
@@ -113,7 +113,7 @@ class NextTokenLogits:
         mask = torch.arange(length, device=ids.device) >= before[:, None]  # (B, S)
         return {"mask": mask[:, None], "offset": seen - before.clamp(min=0)}
 
-# %% ../nbs/07_generation.ipynb #03eead42
+# %% ../nbs/07_generation.ipynb #2e3ef081
 # The cached loop for prompts of any length, with a stop token: `generate`
 def generate(
     model: nn.Module,  # a `LanguageModel`
@@ -152,5 +152,6 @@ def generate(
     if not isinstance(ids, list):
         return batch.reshape(*ids.shape[:-1], -1).to(ids.device)
     new = batch[:, start:]
+    # a row without a stop token gets one too many: the slice clips it
     lengths = [new.shape[1]] * len(new) if stop is None else (1 + (new != stop).sum(1)).tolist()
     return [row[pad : start + n].to(p.device) for row, pad, n, p in zip(batch, padding.tolist(), lengths, prompts)]
