@@ -35,12 +35,6 @@ def section(cells: list[dict], heading: str) -> list[dict]:
     return cells[start : ends[0] if ends else None]
 
 
-def is_rewritten(path: Path) -> bool:
-    "Whether a page has the form that is checked here, or means to."
-    cells = cells_of(path)
-    return any(cell["source"] == "## Summary" for cell in cells) and any(map(is_folded, cells))
-
-
 def faults_of_the_order(cells: list[dict]) -> list[str]:
     "Summary, Going further, folded sections, Exercises; and nothing else is folded."
     headings = [(cell["source"], is_folded(cell)) for cell in cells if heading_level(cell) == 2]
@@ -83,8 +77,7 @@ def faults_of_the_code(cells: list[dict]) -> list[str]:
     for i, (cell, part) in enumerate(zip(cells, parts(cells))):
         code = code_of(cell) if cell["cell_type"] == "code" else ""
         lines = code.splitlines()
-        is_check = "check" in cell["metadata"].get("tags", [])  # of an exercise: its decorator says so
-        if is_hidden(cell) and code and not is_check and not re.match(r"#(\W*\w+){3}", lines[0]):
+        if is_hidden(cell) and code and not re.match(r"#(\W*\w+){3}", lines[0]):
             found.append(f"cell {i} is hidden and begins with no comment of three words: {lines[0][:60]}")
         if lines and lines[0].startswith("guess =") and not re.fullmatch(GUESS, code):
             found.append(f"cell {i} asks for a guess in another way: {lines[0][:60]}")
