@@ -62,6 +62,9 @@ class CheatSheet:
             title, summary = read_summary(page)
             self.summaries[title] = summary or "*This page has no Summary yet.*"
 
+    def __repr__(self) -> str:
+        return f"CheatSheet of {len(self.summaries)} pages"
+
     def _repr_markdown_(self) -> str:
         return "\n\n".join(f"## {title}\n\n{text}" for title, text in self.summaries.items())
 
