@@ -17,7 +17,7 @@ from helpers import TORTURE
 from outputs import ROOT, TOLERANCES, difference, disagreement
 from sample import drawn
 
-MOST_VOLATILE = 21
+MOST_VOLATILE = 17
 PAGES = outputs.pages()
 COMPARED = PAGES if TORTURE else outputs.chosen()
 
