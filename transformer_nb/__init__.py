@@ -21,10 +21,10 @@ Sub-packages hold what a reader of the walk does not need; the docstring of each
     runs        the training loop, batches, checkpoints, metrics, several processes
     seq2seq     pairs of texts, label smoothing, greedy decoding and beam search
     modern      norms, gates and an optimizer that came after the paper
-    interpret   reading, replacing and comparing activations
+    interpret   reading, replacing and comparing what a model computes inside
     diagnosis   what is wrong with somebody's attention, layer, model, norm or loss
     convert     published models and PyTorch's own, in these classes, and back
-    notebook    figures, questions and exercises of the pages
+    notebook    figures, questions and exercises of the pages; the explorer of a trained model
 
 Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
 
@@ -78,6 +78,7 @@ from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
 from .modern.muon import Muon
+from .notebook.explorer import Exploration, explore
 from .modern.parts import BigramEmbedding, GatedFeedForward, RMSNorm
 from .positional_encoding import (
     LearnedPositionalEncoding,
@@ -122,6 +123,7 @@ __all__ = [
     "Encoder",
     "EncoderDecoder",
     "EncoderLayer",
+    "Exploration",
     "FeedForward",
     "History",
     "KVCache",
@@ -147,6 +149,7 @@ __all__ = [
     "dependency_matrix",
     "diagnose",
     "evaluate",
+    "explore",
     "from_huggingface",
     "from_torch",
     "generate",

@@ -4,5 +4,6 @@
     map          the drawing of the whole Transformer
     loss_plot    a loss curve that grows while a model trains
     questions    predictions and exercises
+    explorer     what a trained model computes for one text, to look at and to switch off
     cheat_sheet  the summaries of all pages on one sheet
 """

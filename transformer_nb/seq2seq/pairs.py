@@ -68,6 +68,14 @@ class PairTokenizer:
         ends = kept.sum(dim=1).cumsum(dim=0).tolist()
         return [text[begin:end] for begin, end in zip([0, *ends], ends)]
 
+    def id_to_token(
+        self,
+        id: int,
+    ) -> str:
+        "The name of a token: its character, or pad, start or end."
+        names = {self.pad: "pad", self.start: "start", self.stop: "end"}
+        return names.get(id) or self.characters.decode(torch.tensor([id - 3]))
+
     def save(
         self,
         path: str | Path,
