@@ -105,7 +105,8 @@ def drop_widgets(path: Path) -> None:
     "Take the live views out of a page: without the kernel that made them they show nothing, and the picture before them stays."
     notebook = json.loads(path.read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    if any(WIDGET in output.get("data", {}) for cell in code for output in cell["outputs"]):
+    kept = notebook["metadata"].pop("widgets", None)  # the state of the views
+    if kept or any(WIDGET in output.get("data", {}) for cell in code for output in cell["outputs"]):
         for cell in code:
             cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -84,7 +84,8 @@ def test_modules_are_what_the_notebooks_export(copy):
 
 @pytest.mark.parametrize("path", **SIDE_BY_SIDE)
 def test_a_page_is_committed_as_it_ran(path):
-    shown = outputs(path)
+    shown, metadata = outputs(path), json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    assert metadata.keys() == {"kernelspec"}, "the state of a live view is committed: make outputs takes it out"
     assert shown, "a page without outputs: run it"
     assert not [o for o in shown if o["output_type"] == "error"]
     assert not [o for o in shown if o.get("name") == "stderr"], "a warning is shown to the reader"

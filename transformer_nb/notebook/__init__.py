@@ -5,5 +5,6 @@
     loss_plot    a loss curve that grows while a model trains
     questions    predictions and exercises
     explorer     what a trained model computes for one text, to look at and to switch off
+    explorer_data  what the explorer shows, as names and bytes
     cheat_sheet  the summaries of all pages on one sheet
 """
