@@ -129,6 +129,14 @@ interpret.activations
     in self.observers: -> in self.observers[:1]:  # one observer at a time
     fnmatchcase(name, pattern) or fnmatchcase(call, pattern) -> fnmatchcase(name, pattern)  # one call of several cannot be chosen
     with ExitStack() as stack: -> for stack in [ExitStack()]:  # hooks stay behind
+interpret.inspection
+    sublayers = ("attention", "cross_attention", "feed_forward") -> sublayers = ("attention", "cross_attention")  # the feed-forward network of a layer stays on
+    value.masked_fill(off[:, None, None], 0.0) -> value.masked_fill(~off[:, None, None], 0.0)  # the other heads are switched off
+    if max(numbers) >= value.shape[1]: -> if False:  # a head that is not there
+    return lambda x: head(norm(x)) -> return lambda x: head(x)  # a lens without the final norm
+    embeddings[-1:] -> embeddings[:1]  # the lens of an encoder-decoder begins with the source
+    if not n.startswith("encoder.") -> if True  # the encoder's layers have logits
+    with evaluation_mode(model), torch.no_grad(): -> with torch.no_grad():  # dropout while one looks
 interpret.tracing
     with torch.enable_grad(), activations(model) as seen: -> with activations(model) as seen:  # no gradients inside no_grad
     gradients[len(inner) :] -> gradients  # the gradients of activations taken for those of parameters
@@ -503,14 +511,14 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line"}
+    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 
 
 def other_tests(module: str) -> list[str]:
     "All other tests of the package, those that name the module first."
-    about_form = ("test_names", "test_repository", "test_exercises", "test_outputs")
+    about_form = ("test_names", "test_repository", "test_exercises", "test_outputs", "test_explorer_browser")
     others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in (*about_form, own_tests(module))]
     return [path.stem for path in sorted(others, key=lambda path: f"transformer_nb.{module} " not in path.read_text(encoding="utf-8"))]
 
