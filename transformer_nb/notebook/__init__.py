@@ -6,5 +6,6 @@
     questions    predictions and exercises
     explorer     what a trained model computes for one text, to look at and to switch off
     explorer_data  what the explorer shows, as names and bytes
+    explorer_picture  what stands where nothing can move: a figure, and text
     cheat_sheet  the summaries of all pages on one sheet
 """
