@@ -62,7 +62,8 @@ def after_earlier_occurrences(
     after[:, :, 1:] = same[:, :, :-1]
     return after.tril()
 
-
+# %% ../../nbs/beyond/13_inside_a_trained_model.ipynb #04d33378
+# Definition: the weight on the marked positions, averaged over the queries that have one
 def induction_score(
     weights: Float[Tensor, "batch head seq kv"],  # of a self-attention
     ids: Int[Tensor, "batch seq"],  # the tokens at its positions
