@@ -196,9 +196,10 @@ def test_the_picture_stays_where_the_live_view_is_taken_out_of_a_page(tmp_path):
     live = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": ""})
     cell = nbformat.v4.new_code_cell("view", outputs=[picture, live])
     path = tmp_path / "page.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": "large"}}), path)
     drop_widgets(path)
-    assert nbformat.read(path, 4).cells[0].outputs == [picture]
+    page = nbformat.read(path, 4)
+    assert page.cells[0].outputs == [picture] and "widgets" not in page.metadata
 
 
 @pytest.mark.parametrize("wrong", [dict(text=[]), dict(text="text"), dict(head=2), dict(query=3), dict(attention="layers.9"), dict(off=["head 1"])])
