@@ -43,7 +43,7 @@ def names(vocab_size: int) -> list[str]:
 
 def text_view(**options) -> Exploration:
     "Of a language model and hostile tokens, each of them once."
-    model = small_language_model(vocab_size=len(HOSTILE), block_size=16, **options)
+    model = small_language_model(vocab_size=len(HOSTILE), block_size=16, **{"d_model": 16, **options})
     return explore(model, HOSTILE, torch.arange(len(HOSTILE)), query=6)
 
 

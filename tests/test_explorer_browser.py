@@ -1,0 +1,407 @@
+"The explorer as a person uses it, in Chromium: a saved file, and the live view in JupyterLab."
+
+import re
+import shutil
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+from views import HOSTILE, text_view, view
+
+from transformer_nb.generation import sample_next_token
+from transformer_nb.interpret.inspection import logit_lens
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+
+HUNG = 20_000  # milliseconds; nothing takes as long on any machine, so only what never happens is stopped by this
+THEMES = ["light", "dark"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def opened(browser, address: str, width: int = 1200, theme: str = "light"):
+    "A page of the browser. At its end there has been no error, and no request has left the machine."
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.set_default_timeout(HUNG)
+    faults = []
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.on("console", lambda message: message.type == "error" and faults.append(f"console: {message.text}"))
+    page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
+    here = ("file:", "data:", "blob:", "http://127.0.0.1:", "ws://127.0.0.1:")
+    for kind in ("request", "websocket"):
+        page.on(kind, lambda asked: asked.url.startswith(here) or faults.append(f"request: {asked.url}"))
+    page.goto(address)
+    yield page
+    page.close()
+    assert not faults
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    "Addresses of files with the views of views.py, each written once."
+    folder, addresses = tmp_path_factory.mktemp("views"), {}
+
+    def address(name: str, exploration=None) -> str:
+        if name not in addresses:
+            addresses[name] = (exploration or view(name)).save(folder / f"{len(addresses)}.html").as_uri()
+        return addresses[name]
+
+    return address
+
+
+# What the page shows, and what it should.
+
+
+def visible(token: str) -> str:
+    return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+
+
+class Expected:
+    "What the view of an exploration should show."
+
+    def __init__(self, exploration):
+        data = exploration.data()
+        self.model, self.inspection, self.selected = exploration.model, exploration.inspection, exploration.selected
+        self.attentions, self.sequences = data["attentions"], data["sequences"]
+        self.inputs = [torch.tensor([sequence["ids"]]) for sequence in self.sequences]
+        tokenizer = exploration.tokenizer
+        self.names = tokenizer if isinstance(tokenizer, list) else [tokenizer.id_to_token(i) for i in range(tokenizer.vocab_size)]
+
+    def label(self, sequence: int, position: int) -> str:
+        return f"{position} {visible(self.sequences[sequence]['tokens'][position])}"
+
+    def weights(self, attention: int, head: int) -> torch.Tensor:
+        return self.inspection.attention[self.attentions[attention]["name"]].weights[head]
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-").replace("∞", "inf"))
+
+
+def assert_shown(text: str, expected: float) -> None:
+    "A number as it is shown is the expected one, to the last digit that is shown."
+    digits = len(text.partition(".")[2])
+    assert abs(number(text) - expected) <= 0.501 * 10**-digits + 1e-4 * abs(expected), (text, expected)
+
+
+def table(page, selector: str) -> list[list[str]]:
+    "The texts of the cells of a table, row by row."
+    return page.locator(selector).evaluate_all("rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))")
+
+
+def brightness(canvas) -> torch.Tensor:
+    "Of the pixels of a canvas, (height, width)."
+    return torch.tensor(canvas.evaluate("""(canvas) => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const at = (x) => (data[x] + data[x + 1] + data[x + 2]) / 3;
+        return Array.from({ length: canvas.height }, (_, i) => Array.from({ length: canvas.width }, (_, j) => at(4 * (i * canvas.width + j))));
+    }"""))
+
+
+def assert_pictured(canvas, weights: torch.Tensor, theme: str) -> None:
+    "The larger the weight, the darker the pixel, or the brighter in the dark theme; of several weights, the largest is seen."
+    shown = brightness(canvas)
+    side = [min(size, n) for size, n in zip(shown.shape, weights.shape)]
+    rows, columns = ((torch.arange(n) * s // n) for s, n in zip(side, weights.shape))
+    where = rows[:, None] * side[1] + columns
+    expected = torch.zeros(side[0] * side[1]).scatter_reduce(0, where.flatten(), weights.flatten(), "amax")
+    assert list(shown.shape) == side
+    ordered = shown.flatten()[expected.argsort()] * (-1 if theme == "light" else 1)
+    assert (ordered.cummax(0).values - ordered).max() <= 2  # rounding
+    if expected.max() - expected.min() > 0.1:
+        assert ordered[-1] - ordered[0] > 20
+
+
+def choose(page, expected: Expected, attention: int, head: int, query: int) -> None:
+    "Click a thumbnail and a token."
+    sent = expected.attentions[attention]
+    page.locator(f"[data-key='{sent['name']}.heads.{head}']").click()
+    page.locator(f"[data-key=token-{sent['queries']}-{query}]").click()
+
+
+def check_query(page, expected: Expected, attention: int, head: int, query: int) -> None:
+    "The table of one query has the scores, weights and vectors of the model."
+    sent = expected.attentions[attention]
+    q, k, v, w = (part[head] for part in expected.inspection.attention[sent["name"]])
+    scores = k @ q[query] / q.shape[-1] ** 0.5
+    keys = {expected.label(sent["keys"], j): j for j in range(len(k))}
+    rows = table(page, ".query tbody tr")
+    assert page.locator(".query h3").inner_text() == f"One query: {expected.label(sent['queries'], query)}"
+    assert page.locator(".pattern h3").inner_text() == f"{sent['name']}, head {head}"
+    assert len(rows) == min(12, len(k)) and len({row[0] for row in rows}) == len(rows)
+    assert sum(number(row[4]) for row in rows) == pytest.approx(w[query].topk(len(rows)).values.sum().item(), abs=0.02)
+    for key, key_vector, score, masked, weight, value_vector in rows:
+        j = keys[key]
+        assert_shown(score, scores[j])
+        assert_shown(weight, w[query, j])
+        underflows = scores[j] < scores[w[query] > 0].max() - 80 and not (sent["causal"] and j > query)
+        assert masked == ("" if w[query, j] > 0 or underflows else "masked")
+        for shown, vector in ((key_vector, k[j]), (value_vector, v[j])):
+            for text, x in zip(shown.split(), vector, strict=True):
+                assert_shown(text, x)
+    [[_, _, output]] = table(page, ".query tfoot tr")
+    for text, x in zip(output.split(), w[query] @ v, strict=True):
+        assert_shown(text, x)
+
+
+def check_lens(page, expected: Expected, position: int) -> None:
+    "The table of the logit lens has the most probable tokens after each layer, and the probability of the next one."
+    ids = expected.sequences[-1]["ids"]
+    following = ids[position + 1] if position + 1 < len(ids) else None
+    rows = table(page, ".lens tbody tr")
+    for (stage, logits), (name, *cells) in zip(logit_lens(expected.model, *expected.inputs).items(), rows, strict=True):
+        p = logits[0, position].softmax(-1)
+        if following is not None:
+            assert_shown(cells.pop(), p[following])
+        assert name == stage and len(cells) == min(5, len(p))
+        for cell, best in zip(cells, p.topk(len(cells)).values):
+            assert_listed(*cell.rsplit(" ", 1), best, p, expected.names)
+
+
+def assert_listed(token: str, shown: str, best: float, p: torch.Tensor, names: list[str]) -> None:
+    "A token is shown with the expected probability, and has it; of several equally probable ones, any."
+    assert_shown(shown, best)
+    assert any(token == visible(names[i]) for i in (p - best).abs().lt(1e-5).nonzero()[:, 0].tolist())
+
+
+def sampled_from(logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float) -> torch.Tensor:
+    "The probabilities that the package's own sampler draws from."
+    seen = []
+    with mock.patch("torch.multinomial", lambda p, **_: seen.append(p[0]) or p.argmax(-1, keepdim=True)):
+        chosen = sample_next_token(logits[None], temperature, top_k, top_p if top_p < 1 else None)[0]
+    return seen[0] if seen else torch.zeros(len(logits)).index_fill(0, chosen, 1.0)
+
+
+def check_next(page, expected: Expected, position: int, temperature=1.0, top_k=None, top_p=1.0) -> None:
+    "The table of next tokens has the probabilities that the sampler draws from, and counts them."
+    p = sampled_from(list(expected.inspection.lens.values())[-1][position], temperature, top_k, top_p)
+    rows = table(page, ".next tbody tr")
+    more = page.locator(".next .bars .note")
+    assert len(rows) + (int(re.findall(r"\d+", more.inner_text())[0]) if more.count() else 0) == (p > 0).sum()
+    assert len(rows) == min(12, (p > 0).sum())
+    for (token, _, shown, *_), best in zip(rows, p.topk(len(rows)).values):
+        assert_listed(token, shown, best, p, expected.names)
+
+
+def check_heads(page, expected: Expected, theme: str) -> None:
+    "Every head has a thumbnail of its pattern."
+    page.wait_for_function(
+        "[...document.querySelectorAll('button.head canvas')].every((c) => c.getContext('2d').getImageData(0, 0, 1, 1).data[3])"
+    )
+    thumbnails = page.locator("button.head")
+    heads = [(name, i, w) for name, inside in expected.inspection.attention.items() for i, w in enumerate(inside.weights)]
+    assert thumbnails.count() == len(heads)
+    for n, (name, i, weights) in enumerate(heads):
+        assert thumbnails.nth(n).get_attribute("aria-label").startswith(f"{name}, head {i}")
+        assert_pictured(thumbnails.nth(n).locator("canvas"), weights, theme)
+
+
+# The tests.
+
+SHOWN = [
+    ("text", 1200, "light"),
+    ("post-norm", 360, "dark"),
+    ("pair", 1200, "dark"),
+    ("padded encoder", 360, "light"),
+    ("window", 1200, "light"),
+    ("sharp", 360, "light"),
+    ("sharp encoder", 1200, "dark"),
+    ("masked language model", 1200, "light"),
+    ("one token", 1200, "light"),
+    ("large vocabulary", 360, "dark"),
+    ("long", 1200, "light"),
+]
+
+
+@pytest.mark.parametrize("name, width, theme", SHOWN)
+def test_a_saved_file_shows_what_the_model_computed(browser, saved, name, width, theme):
+    expected = Expected(view(name))
+    attentions, first = expected.attentions, expected.selected[0]
+    last = len(attentions) - 1
+    with opened(browser, saved(name), width, theme) as page:
+        assert page.locator(".pattern h3").inner_text() == f"{attentions[first]['name']}, head 0"
+        check_heads(page, expected, theme)
+        if attentions[0]["d_k"] > 4:
+            page.get_by_label("vectors as numbers").check()
+        for attention, head in {(0, 0), (first, 1), (last, attentions[last]["heads"] - 1)}:
+            length = attentions[attention]["T"]
+            for query in {0, length // 2, length - 1}:
+                choose(page, expected, attention, head, query)
+                check_query(page, expected, attention, head, query)
+            assert_pictured(page.locator("canvas.cells"), expected.weights(attention, head), theme)
+        length = expected.inputs[-1].shape[1]
+        for position in {0, length // 2, length - 1} if expected.inspection.lens else ():
+            page.locator(f"[data-key=token-{len(expected.inputs) - 1}-{position}]").click()
+            check_lens(page, expected, position)
+            check_next(page, expected, position if name != "long" else length - 1)
+        if not expected.inspection.lens:
+            assert "no logits" in page.locator(".next").inner_text() and not page.locator("[data-key=append]").count()
+
+
+def top(weights: torch.Tensor, name) -> str:
+    "The list of positions with the largest weights, as the view words it."
+    best = [i for i in weights.argsort(descending=True, stable=True).tolist() if weights[i] >= 0.005][:5]
+    return ", ".join(f"{name(i)} ({weights[i]:.2f})" for i in best) or "nothing"
+
+
+def readout(page) -> str:
+    return page.locator(".readout").inner_text()
+
+
+def said(expected: Expected, attention: int, head: int, sequence: int, position: int) -> str:
+    "What the view says of a position: what it attends to, and what attends to it."
+    sent, w = expected.attentions[attention], expected.weights(attention, head)
+    says = []
+    if sequence == sent["queries"]:
+        says.append("attends to " + top(w[position], lambda j: expected.label(sent["keys"], j)))
+    if sequence == sent["keys"]:
+        says.append("is attended to by " + top(w[:, position], lambda i: expected.label(sent["queries"], i)))
+    return f"{expected.label(sequence, position)} {'; '.join(says)}"
+
+
+def colored(page, sequence: int) -> list[int]:
+    "The positions whose tokens have a color."
+    return page.locator(f".tokens[data-sequence='{sequence}'] .token").evaluate_all(
+        "tokens => tokens.flatMap((token, i) => (token.style.background ? [i] : []))"
+    )
+
+
+def cell(page, i: int, j: int, of: tuple[int, int]) -> tuple[float, float]:
+    "The middle of a cell of the enlarged pattern, on the screen."
+    page.locator(".overlay").scroll_into_view_if_needed()
+    box = page.locator(".overlay").bounding_box()
+    return box["x"] + (j + 0.5) * box["width"] / of[1], box["y"] + (i + 0.5) * box["height"] / of[0]
+
+
+@pytest.mark.parametrize("name, attention", [("text", 1), ("pair", 5)])
+def test_pointing_and_clicking(browser, saved, name, attention):
+    expected = Expected(view(name))
+    sent, w = expected.attentions[attention], expected.weights(attention, 1)
+    queries, keys, of = sent["queries"], sent["keys"], (sent["T"], sent["S"])
+    with opened(browser, saved(name)) as page:
+        page.locator(f"[data-key='{sent['name']}.heads.1']").click()
+        assert page.locator("button.head[aria-pressed=true]").evaluate_all("all => all.map((b) => b.dataset.key)") == [f"{sent['name']}.heads.1"]
+        # A token, of either text: what it attends to is colored.
+        for sequence, position in [(queries, 3), (keys, 1), (queries, 0)]:
+            page.locator(f"[data-key=token-{sequence}-{position}]").hover()
+            assert readout(page) == said(expected, attention, 1, sequence, position)
+            if sequence == queries:
+                assert colored(page, keys) == (w[position] / w[position].max() > 0.01).nonzero()[:, 0].tolist()
+        # A cell of the pattern; away from it, the chosen query is shown again.
+        for i, j in [(3, 2), (2, 3), (of[0] - 1, 0)]:
+            page.mouse.move(*cell(page, i, j, of))
+            where = f"query {expected.label(queries, i)} → key {expected.label(keys, j)}: "
+            said_of_it = readout(page)
+            assert said_of_it.startswith(where)
+            if w[i, j] == 0:
+                assert said_of_it == where + "masked"
+            else:
+                shown = re.fullmatch(r"weight (\S+), score (\S+)", said_of_it.removeprefix(where))
+                assert_shown(shown[1], w[i, j])
+        page.mouse.move(5, 5)
+        chosen = of[0] - 1 if name == "pair" else 6
+        assert readout(page) == said(expected, attention, 1, queries, chosen)
+        # A click on a cell chooses its query.
+        page.mouse.click(*cell(page, 4, 1, of))
+        check_query(page, expected, attention, 1, 4)
+        # A token is found by its text and by its position.
+        find = page.get_by_role("searchbox")
+        for term, position in [("2", 2), (expected.sequences[queries]["tokens"][3], 3)]:
+            find.fill(term)
+            find.press("Enter")
+            check_query(page, expected, attention, 1, position)
+            assert page.evaluate("document.activeElement.dataset.key") == f"token-{queries}-{position}"
+        find.fill("nowhere")
+        find.press("Enter")
+        assert readout(page) == "no token contains “nowhere”"
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_nothing_moves_under_the_pointer(browser, saved, width):
+    "What is said of a position may be long or short: the pattern stays where it is."
+    with opened(browser, saved("text"), width) as page:
+        place = lambda: page.locator(".overlay").evaluate("overlay => overlay.getBoundingClientRect().top + scrollY")
+        start = place()
+        for position in range(16):
+            page.locator(f"[data-key=token-0-{position}]").hover()
+            assert place() == start
+        page.mouse.move(*cell(page, 3, 2, (16, 16)))
+        assert place() == start
+
+
+def test_the_check_boxes_of_the_view(browser, saved):
+    expected = Expected(view("text"))
+    w = expected.weights(0, 0)
+    with opened(browser, saved("text")) as page:
+        keys = lambda: [row[0] for row in table(page, ".query tbody tr")]
+        by_weight = [expected.label(0, j) for j in w[6].argsort(descending=True, stable=True).tolist()]
+        assert keys() == by_weight[:12]
+        page.get_by_label("largest weight first").uncheck()
+        assert keys() == sorted(by_weight[:12], key=lambda key: int(key.split()[0]))
+        page.get_by_label("all 16 keys").check()
+        assert keys() == [expected.label(0, j) for j in range(16)]
+        page.get_by_label("largest weight first").check()
+        assert keys() == by_weight
+        vectors = page.locator(".query tbody code")
+        assert vectors.count() == 0 and page.locator(".query tbody canvas").count() == 32
+        page.get_by_label("vectors as numbers").check()
+        assert vectors.count() == 32 and page.locator(".query tbody canvas").count() == 0
+        # Each row of the pattern by its own largest weight.
+        page.get_by_label("color each row by its largest weight").check()
+        assert_pictured(page.locator("canvas.cells"), w / w.amax(-1, keepdim=True), "light")
+        page.get_by_label("color each row by its largest weight").uncheck()
+        assert_pictured(page.locator("canvas.cells"), w, "light")
+        # All weights of the head, in a table.
+        page.get_by_text("All weights of this head").click()
+        page.locator(".pattern tbody tr").last.wait_for()
+        rows = table(page, ".pattern tbody tr")
+        assert [row[0] for row in rows] == [expected.label(0, i) for i in range(16)]
+        for row, weights in zip(rows, w):
+            for text, weight in zip(row[1:], weights, strict=True):
+                assert_shown(text if text != "0" else "0.0000", weight)
+
+
+SETTINGS = [(1, None, 1), (0, None, 1), (0.5, None, 1), (2, None, 1), (1, 1, 1), (1, 3, 1), (1, None, 0.5), (1, None, 0.05), (0.7, 5, 0.8), (1.5, 10, 0.9), (0, 3, 0.5)]
+
+
+@pytest.mark.parametrize("name", ["text", "large vocabulary"])
+def test_the_sliders_give_what_the_sampler_draws_from(browser, saved, name):
+    expected = Expected(view(name))
+    with opened(browser, saved(name)) as page:
+        slider = lambda key: page.locator(f"[data-key={key}]")
+        stops = [k for ten in (1, 10, 100, 1000) for k in (ten, 2 * ten, 3 * ten, 5 * ten) if k < len(expected.names)]
+        for temperature, top_k, top_p in SETTINGS:
+            slider("temperature").fill(str(temperature))
+            slider("top-k").fill(str(stops.index(top_k) if top_k else len(stops)))
+            slider("top-p").fill(str(top_p))
+            for position in (2, 5):
+                page.locator(f"[data-key=token-0-{position}]").click()
+                check_next(page, expected, position, temperature, top_k, top_p)
+            shown = page.locator(".sliders output").all_inner_texts()
+            assert shown[1:] == [str(top_k or "all"), f"{top_p:.2f}"]
+        slider("temperature").fill("0")
+        page.locator("[data-key=append]").click()
+        last = list(expected.inspection.lens.values())[-1][-1].argmax()
+        assert page.locator(".drawn").inner_text() == f"sampled {visible(expected.names[last])}, which had probability 1.00"
+        # With many draws, each token comes about as often as its probability says.
+        slider("temperature").fill("1")
+        slider("top-k").fill("2")
+        slider("top-p").fill("1")
+        p = sampled_from(list(expected.inspection.lens.values())[-1][-1], 1, 3, 1)
+        texts = page.evaluate("""() => Array.from({ length: 400 }, () => {
+            document.querySelector("[data-key=append]").click();
+            return document.querySelector(".drawn").textContent;
+        })""")
+        for i in p.nonzero()[:, 0].tolist():
+            share = sum(text.startswith(f"sampled {visible(expected.names[i])}, ") for text in texts) / len(texts)
+            assert abs(share - p[i]) < 0.12
