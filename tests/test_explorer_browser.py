@@ -250,8 +250,8 @@ def test_a_saved_file_shows_what_the_model_computed(browser, saved, name, width,
 
 def top(weights: torch.Tensor, name) -> str:
     "The list of positions with the largest weights, as the view words it."
-    best = [i for i in weights.argsort(descending=True, stable=True).tolist() if weights[i] >= 0.005][:5]
-    return ", ".join(f"{name(i)} ({weights[i]:.2f})" for i in best) or "nothing"
+    best = [i for i in weights.argsort(descending=True, stable=True).tolist() if weights[i] >= 0.0005][:5]
+    return ", ".join(f"{name(i)} ({weights[i]:.3f})" for i in best) or "nothing"
 
 
 def readout(page) -> str:
@@ -312,6 +312,8 @@ def test_pointing_and_clicking(browser, saved, name, attention):
         chosen = of[0] - 1 if name == "pair" else 6
         assert readout(page) == said(expected, attention, 1, queries, chosen)
         # A click on a cell chooses its query.
+        if sent["d_k"] > 4:
+            page.get_by_label("vectors as numbers").check()
         page.mouse.click(*cell(page, 4, 1, of))
         check_query(page, expected, attention, 1, 4)
         # A token is found by its text and by its position.
@@ -405,3 +407,151 @@ def test_the_sliders_give_what_the_sampler_draws_from(browser, saved, name):
         for i in p.nonzero()[:, 0].tolist():
             share = sum(text.startswith(f"sampled {visible(expected.names[i])}, ") for text in texts) / len(texts)
             assert abs(share - p[i]) < 0.12
+
+
+# The contrast of each text that is seen, by WCAG 2.1: the texts whose contrast is below 4.5.
+FAINT = """(root) => {
+    const parse = (color) => { const [r, g, b, a = 1] = color.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+    const over = ([r, g, b, a], below) => [r, g, b].map((x, i) => a * x + (1 - a) * below[i]);
+    const behind = (node) => node ? over(parse(getComputedStyle(node).backgroundColor), behind(node.parentElement)) : [255, 255, 255];
+    const luminance = (color) => color.map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+    const contrast = (node, style) => {
+        const below = behind(node);
+        const both = [luminance(over(parse(style.color), below)), luminance(below)].sort((a, b) => b - a);
+        return (both[0] + 0.05) / (both[1] + 0.05);
+    };
+    const found = [];
+    for (const node of root.querySelectorAll("*")) {
+        const text = [...node.childNodes].filter((child) => child.nodeType === 3).map((child) => child.data).join("").trim();
+        const texts = [[text, getComputedStyle(node)], [node.placeholder, getComputedStyle(node, "::placeholder")]];
+        for (const [text, style] of texts) {
+            if (!text || !node.getClientRects().length) continue;
+            const ratio = contrast(node, style);
+            if (ratio < 4.5) found.push(`${text} (${node.className || node.tagName}): ${ratio.toFixed(2)}`);
+        }
+    }
+    return found;
+}"""
+
+
+def part_off_view():
+    exploration = text_view()
+    exploration.off = ["layers.0.attention.heads.1", "layers.1", "layers.0.feed_forward", "layers.0.attention.heads.0"]
+    return exploration
+
+
+def assert_readable(page) -> None:
+    "No text is faint, whichever token is pointed at, and the page does not scroll to the side."
+    view = page.locator(".tnb-explorer")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for key in ("token-0-0", "token-0-3", "cells"):
+        page.locator(f"[data-key={key}]").hover()
+        assert view.evaluate(FAINT) == []
+
+
+CONTROLS = ("button", "checkbox", "slider", "searchbox", "listbox", "option", "application", "group", "region", "table", "spinbutton")
+
+
+def assert_named(page) -> None:
+    "Every control and every region has a name of its own; headings do not skip a level."
+    lines = page.locator(".tnb-explorer").aria_snapshot().splitlines()
+    parts = [found.groups() for line in lines if (found := re.match(r"\s*- (\w+)(?: \"(.*?)\")?(?: \[.*)?:?", line))]
+    names = {role: [name for kind, name in parts if kind == role] for role in CONTROLS}
+    for role, found in names.items():
+        assert all(found) or role == "table", (role, found)
+        assert len(found) == len(set(found)) or role in ("option", "table"), (role, found)
+    levels = [int(found[1]) for line in lines if (found := re.search(r"- heading .*\[level=(\d)\]", line))]
+    assert levels[0] == 2 and all(b <= a + 1 for a, b in zip(levels, levels[1:]))
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize("theme", THEMES)
+def test_everything_can_be_read(browser, saved, theme, width):
+    for name, exploration in [("text", None), ("pair", None), ("off", part_off_view()), ("padded encoder", None), ("post-norm", None)]:
+        with opened(browser, saved(name, exploration), width, theme) as page:
+            assert_readable(page)
+            assert_named(page)
+            page.get_by_text("All weights of this head").click()
+            page.get_by_label("vectors as numbers").check()
+            page.locator(".pattern tbody tr").last.wait_for()
+            assert_readable(page)
+
+
+def focused(page) -> str | None:
+    "The key of the element that has the focus; None for the page itself."
+    return page.evaluate("document.activeElement === document.body ? null : document.activeElement.dataset.key ?? document.activeElement.className")
+
+
+STYLE = "(node) => ['outline', 'outlineOffset', 'boxShadow', 'borderColor'].map((name) => getComputedStyle(node)[name]).join()"
+
+
+def walk(page, limit: int = 100) -> list[str]:
+    "Press Tab until the focus leaves the view; where it was, and that it could be seen there."
+    seen = []
+    while True:
+        page.keyboard.press("Tab")
+        key = focused(page)
+        if key is None or key in seen:
+            return seen
+        assert len(seen) < limit
+        seen.append(key)
+        node = page.evaluate_handle("document.activeElement")
+        with_focus = node.evaluate(STYLE)
+        node.evaluate("node => node.blur()")
+        assert node.evaluate(STYLE) != with_focus, f"the focus on {key} cannot be seen"
+        node.evaluate("node => node.focus()")
+
+
+def test_the_keyboard_reaches_everything(browser, saved):
+    expected = Expected(view("text"))
+    with opened(browser, saved("text")) as page:
+        press = page.keyboard.press
+        wanted = ["token-0-6", "find", "layers.0.attention.heads.0", "by-row", "cells", "exact", "by-weight", "numbers", "all-keys"]
+        assert [key for key in walk(page) if key in wanted or "scroll" not in key] == [*wanted, "temperature", "top-k", "top-p", "append"]
+        # Tokens.
+        page.locator("[data-key=token-0-6]").focus()
+        for key, position in [("ArrowRight", 7), ("ArrowLeft", 6), ("ArrowLeft", 5), ("End", 15), ("ArrowUp", 5), ("ArrowDown", 15), ("ArrowRight", 15), ("Home", 0), ("ArrowLeft", 0), ("ArrowRight", 1)]:
+            press(key)
+            assert focused(page) == f"token-0-{position}" and readout(page) == said(expected, 0, 0, 0, position)
+            assert page.locator("[aria-selected=true]").evaluate_all("all => all.map((token) => token.dataset.key)") == [f"token-0-{position}"]
+        press("Tab")
+        page.keyboard.type("12")
+        press("Enter")
+        assert focused(page) == "token-0-12" or focused(page) == "token-0-15"
+        # Heads.
+        page.locator("[data-key='layers.0.attention.heads.0']").focus()
+        for key, head in [("ArrowRight", "0.attention.heads.1"), ("ArrowDown", "1.attention.heads.1"), ("ArrowUp", "0.attention.heads.1"), ("End", "1.attention.heads.1"), ("Home", "0.attention.heads.0"), ("End", "1.attention.heads.1")]:
+            press(key)
+            assert focused(page) == f"layers.{head}"
+        press("Enter")
+        assert page.locator(".pattern h3").inner_text() == "layers.1.attention, head 1" and focused(page) == "layers.1.attention.heads.1"
+        # Cells.
+        page.locator("[data-key='token-0-6']").click()
+        page.locator("[data-key=cells]").focus()
+        for key, (i, j) in [("ArrowRight", (6, 1)), ("ArrowUp", (5, 1)), ("ArrowDown", (6, 1)), ("ArrowLeft", (6, 0)), ("ArrowLeft", (6, 0)), ("ArrowUp", (5, 0))]:
+            press(key)
+            assert readout(page).startswith(f"query {expected.label(0, i)} → key {expected.label(0, j)}: weight ")
+        press("Enter")
+        page.get_by_label("vectors as numbers").check()
+        check_query(page, expected, 1, 1, 5)
+        # Check boxes, sliders, the button and the table.
+        page.locator("[data-key=all-keys]").focus()
+        press("Space")
+        assert len(table(page, ".query tbody tr")) == 16 and focused(page) == "all-keys"
+        page.locator("[data-key=temperature]").focus()
+        press("Home")
+        check_next(page, expected, 5, temperature=0)
+        press("ArrowRight")
+        check_next(page, expected, 5, temperature=0.05)
+        page.locator("[data-key=top-k]").focus()
+        for _ in range(4):
+            press("ArrowLeft")
+        page.locator("[data-key=temperature]").fill("1")
+        check_next(page, expected, 5, top_k=5)
+        page.locator("[data-key=append]").focus()
+        press("Enter")
+        assert page.locator(".drawn").inner_text().startswith("sampled ") and focused(page) == "append"
+        page.locator("[data-key=exact]").focus()
+        press("Enter")
+        page.locator(".pattern tbody tr").last.wait_for()
