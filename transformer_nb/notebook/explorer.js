@@ -252,7 +252,8 @@ class View {
       parts.push(" · ", h("span", { class: "loss" }, text));
     }
     if (this.off.size) {
-      parts.push(" · ", h("span", {}, `off: ${[...this.off].join(", ")} `),
+      const names = [...this.off].join(", ");
+      parts.push(" · ", h("span", { title: names }, this.off.size > 3 ? `${this.off.size} parts are off ` : `off: ${names} `),
         h("button", { type: "button", "data-key": "all-on", onclick: () => this.send("off", []) }, "switch all on"));
     }
     return h("header", {}, h("p", { class: "summary" }, ...parts), h("p", { class: "error", role: "alert" }));
