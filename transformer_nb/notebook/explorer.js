@@ -514,7 +514,10 @@ class View {
     const { attention: a, state } = this;
     const { T, S } = a;
     const labelled = Math.max(T, S) <= LABELLED;
-    const room = Math.min(420, (this.root.clientWidth || 480) - 60);
+    const short = (token) => (visible(token).length > 12 ? `${visible(token).slice(0, 11)}…` : visible(token));
+    const longest = labelled ? Math.max(...this.tokens(a.queries).map((token) => short(token).length)) : 0;
+    const width = this.root.clientWidth || 480;
+    const room = Math.min(520, (width < 820 ? width : width / 2 - 14) - 28 - 7 * longest);
     const cell = Math.max(1, Math.min(26, Math.floor(room / Math.max(T, S))));
     const canvas = h("canvas", { class: "cells", style: `width:${cell * S}px;height:${cell * T}px`, role: "img", "aria-label": `weights of head ${state.head}, ${T} queries by ${S} keys; the table below has the numbers` });
     this.paintPattern(canvas, a, state.head, cell);
@@ -543,9 +546,9 @@ class View {
       e.stopPropagation();
       show([0, 1].map((n) => Math.max(0, Math.min([T, S][n] - 1, this.cursor[n] + step[n]))));
     });
-    const short = this.tokens(a.keys).every((t) => t.length <= 2);
-    const axis = (sequence, name) => labelled ? h("div", { class: short ? `${name} upright` : name, "aria-hidden": "true" }, ...this.tokens(sequence).map((t) => h("span", { style: name === "across" ? `width:${cell}px` : `height:${cell}px` }, visible(t)))) : "";
-    const picture = h("div", { class: "picture" }, axis(a.keys, "across"), axis(a.queries, "down"), h("div", { class: "layered" }, canvas, this.overlay));
+    const upright = this.tokens(a.keys).every((t) => t.length <= 2) ? "upright" : "";
+    const axis = (sequence, name, side) => labelled ? h("div", { class: `${name} ${upright}`, "aria-hidden": "true" }, ...this.tokens(sequence).map((t) => h("span", { style: `${side}:${cell}px` }, short(t)))) : "";
+    const picture = h("div", { class: "picture" }, axis(a.keys, "across", "width"), axis(a.queries, "down", "height"), h("div", { class: "layered" }, canvas, this.overlay));
     const exact = h("details", {}, h("summary", { "data-key": "exact" }, "All weights of this head"));
     exact.addEventListener("toggle", () => exact.open && exact.children.length === 1 && exact.append(this.exactTable()));
     return h("section", { class: "pattern", "aria-label": "One head" }, h("h3", {}, `${a.name}, head ${state.head}`),
