@@ -17,7 +17,7 @@ function h(tag, attributes = {}, ...children) {
 }
 
 const visible = (token) => token.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
-const fixed = (x, digits = 2) => (Number.isFinite(x) ? x.toFixed(digits).replace(/^-/, "−") : x > 0 ? "∞" : "−∞");
+const fixed = (x, digits = 2) => (Number.isFinite(x) ? x.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "") : x > 0 ? "∞" : "−∞");
 const signed = (x) => (x >= 0 ? "+" : "") + fixed(x);
 
 // A typed array from what Python sent: the bytes of a buffer, or base64 in a saved file.
@@ -359,8 +359,8 @@ class View {
       option.style.color = to > 0.01 ? this.contrast(color) : "";
       option.style.setProperty("--by", by > 0.01 ? `${Math.max(1, Math.round(6 * by))}px` : "0px");
     }));
-    const list = (values, of) => values.map((p, i) => [p, i]).sort((x, y) => y[0] - x[0]).slice(0, 5).filter(([p]) => p >= 0.005)
-      .map(([p, i]) => `${this.named(of, i)} (${fixed(p)})`).join(", ");
+    const list = (values, of) => values.map((p, i) => [p, i]).sort((x, y) => y[0] - x[0]).slice(0, 5).filter(([p]) => p >= 0.0005)
+      .map(([p, i]) => `${this.named(of, i)} (${fixed(p, 3)})`).join(", ");
     const says = [];
     if (row) says.push(`attends to ${list(row, a.keys) || "nothing"}`);
     if (column) says.push(`is attended to by ${list(column, a.queries) || "nothing"}`);
