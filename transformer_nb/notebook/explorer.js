@@ -375,7 +375,11 @@ class View {
     return x < 1 ? mix(ramp[0], ramp[1], x) : mix(ramp[1], ramp[2], x - 1);
   }
 
-  contrast([r, g, b]) { return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#000" : "#fff"; }
+  // Black or white, whichever can be read better on a color: by its luminance in WCAG 2.1.
+  contrast(color) {
+    const [r, g, b] = color.map((x) => ((x / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+  }
 
   // --- The stack of layers ------------------------------------------------------------------------------
 
