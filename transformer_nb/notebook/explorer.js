@@ -244,7 +244,7 @@ class View {
   header() {
     const { data, loss, before } = this;
     const mean = (x) => x.reduce((a, b) => a + b, 0) / x.length;
-    const parts = [h("b", {}, data.title), ` ${data.sizes}`];
+    const parts = [h("h2", {}, data.title), ` ${data.sizes}`];
     if (loss?.length) {
       const now = mean(loss);
       const was = before && mean(before.loss);
@@ -256,7 +256,7 @@ class View {
       parts.push(" · ", h("span", { title: names }, this.off.size > 3 ? `${this.off.size} parts are off ` : `off: ${names} `),
         h("button", { type: "button", "data-key": "all-on", onclick: () => this.send("off", []) }, "switch all on"));
     }
-    return h("header", {}, h("p", { class: "summary" }, ...parts), h("p", { class: "error", role: "alert" }));
+    return h("header", {}, h("div", { class: "summary" }, ...parts), h("p", { class: "error", role: "alert" }));
   }
 
   text() {
@@ -286,7 +286,7 @@ class View {
         e.stopPropagation();
         options[Math.max(0, Math.min(tokens.length - 1, this.state.positions[s] + step))].focus();
       });
-      return this.data.sequences.length > 1 ? h("div", {}, h("h4", {}, name), list) : list;
+      return this.data.sequences.length > 1 ? h("div", {}, h("div", { class: "kind" }, name), list) : list;
     });
     this.readout = h("p", { class: "readout", role: "status" });
     const find = h("input", { type: "search", placeholder: "find a token or position", "aria-label": "find a token or position", "data-key": "find" });
@@ -392,7 +392,7 @@ class View {
         return a.name.endsWith("cross_attention") ? [h("div", { class: "kind" }, "cross-attention"), grid] : [grid];
       });
       const parts = [this.switch(layer.name, layer.name)];
-      if (layer.feed_forward) parts.push(this.switch(layer.feed_forward, "feed-forward"));
+      if (layer.feed_forward) parts.push(this.switch(layer.feed_forward, "feed-forward", `feed-forward of ${layer.name}`));
       const box = heads.length ? h("div", { class: "layer" }, h("div", { class: "parts" }, ...parts), h("div", {}, ...heads)) : "";
       const strip = layer.size ? h("div", { class: "stream" }, this.strip(layer.size, "sizes", 8, Math.min(300, (this.root.clientWidth || 480) - 190)), h("span", {}, `after ${layer.label}`)) : "";
       return [box, strip];
@@ -401,8 +401,8 @@ class View {
       h("p", { class: "note" }, `The strips are the residual stream: the length of the vector at each position. ${this.data.live ? "Clear a check box to switch a part off." : "Switching a part off needs a running kernel."}`));
   }
 
-  switch(name, label) {
-    const box = h("input", { type: "checkbox", "data-key": `switch-${name}`, "data-part": name, disabled: !this.data.live });
+  switch(name, label, spoken = label) {
+    const box = h("input", { type: "checkbox", "aria-label": spoken, "data-key": `switch-${name}`, "data-part": name, disabled: !this.data.live });
     box.checked = !this.off.has(name);
     box.addEventListener("change", () => this.toggle(name));
     return h("label", {}, box, label);
@@ -445,7 +445,7 @@ class View {
       e.stopPropagation();
       all[Math.max(0, Math.min(all.length - 1, next))].focus();
     });
-    return h("div", { class: "one" }, button, this.switch(part, `${head}`));
+    return h("div", { class: "one" }, button, this.switch(part, `${head}`, `head ${head} of ${a.name}`));
   }
 
   select(n, head) {
