@@ -325,6 +325,7 @@ class View {
     old.setAttribute("aria-selected", "false");
     old.tabIndex = -1;
     positions[sequence] = position;
+    if (sequence === this.attention.queries) this.cursor[0] = position;
     const chosen = this.options[sequence][position];
     chosen.setAttribute("aria-selected", "true");
     chosen.tabIndex = 0;
@@ -542,6 +543,7 @@ class View {
     this.overlay.addEventListener("pointermove", (e) => show(where(e)));
     this.overlay.addEventListener("pointerleave", () => this.point(null));
     this.overlay.addEventListener("click", (e) => this.choose(a.queries, where(e)[0]));
+    this.overlay.addEventListener("focus", () => show(this.cursor));
     this.overlay.addEventListener("keydown", (e) => {
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[e.key];
       if (e.key === "Enter") this.choose(a.queries, this.cursor[0]);
