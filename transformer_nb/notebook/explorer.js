@@ -495,7 +495,7 @@ class View {
   }
 
   // A vector as a strip of cells; negative cells have a line across, so that they can be told apart in grey.
-  strip(values, kind, height = 14, widest = 150) {
+  strip(values, kind, height = 14, widest = 110) {
     const cell = Math.max(1, Math.min(12, Math.floor(widest / values.length)));
     const canvas = h("canvas", { width: cell * values.length, height, class: "strip", role: "img", "aria-label": Array.from(values, (x) => fixed(x)).slice(0, 64).join(" ") });
     const context = canvas.getContext("2d");
