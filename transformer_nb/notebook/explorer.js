@@ -17,6 +17,7 @@ function h(tag, attributes = {}, ...children) {
 }
 
 const visible = (token) => token.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
+const short = (text) => (text.length > 12 ? `${text.slice(0, 11)}…` : text);
 const fixed = (x, digits = 2) => (Number.isFinite(x) ? x.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "") : x > 0 ? "∞" : "−∞");
 const signed = (x) => (x >= 0 ? "+" : "") + fixed(x);
 
@@ -519,8 +520,7 @@ class View {
     const { attention: a, state } = this;
     const { T, S } = a;
     const labelled = Math.max(T, S) <= LABELLED;
-    const short = (token) => (visible(token).length > 12 ? `${visible(token).slice(0, 11)}…` : visible(token));
-    const longest = labelled ? Math.max(...this.tokens(a.queries).map((token) => short(token).length)) : 0;
+    const longest = labelled ? Math.max(...this.tokens(a.queries).map((token) => short(visible(token)).length)) : 0;
     const width = this.root.clientWidth || 480;
     const room = Math.min(520, (width < 820 ? width : width / 2 - 14) - 28 - 7 * longest);
     const cell = Math.max(1, Math.min(26, Math.floor(room / Math.max(T, S))));
@@ -553,7 +553,7 @@ class View {
       show([0, 1].map((n) => Math.max(0, Math.min([T, S][n] - 1, this.cursor[n] + step[n]))));
     });
     const upright = this.tokens(a.keys).every((t) => t.length <= 2) ? "upright" : "";
-    const axis = (sequence, name, side) => labelled ? h("div", { class: `${name} ${upright}`, "aria-hidden": "true" }, ...this.tokens(sequence).map((t) => h("span", { style: `${side}:${cell}px` }, short(t)))) : "";
+    const axis = (sequence, name, side) => labelled ? h("div", { class: `${name} ${upright}`, "aria-hidden": "true" }, ...this.tokens(sequence).map((t) => h("span", { style: `${side}:${cell}px` }, short(visible(t))))) : "";
     const picture = h("div", { class: "picture" }, axis(a.keys, "across", "width"), axis(a.queries, "down", "height"), h("div", { class: "layered" }, canvas, this.overlay));
     const exact = h("details", {}, h("summary", { "data-key": "exact" }, "All weights of this head"));
     exact.addEventListener("toggle", () => exact.open && exact.children.length === 1 && exact.append(this.exactTable()));
@@ -602,12 +602,12 @@ class View {
     const rows = shown.map((j) => {
       const open = a.allowed(i, j, state.head);
       return h("tr", {},
-        h("th", { scope: "row" }, this.named(a.keys, j)), h("td", {}, vector(a.vector("k", state.head, j))),
-        h("td", { class: "number" }, fixed(a.score(state.head, i, j))), h("td", {}, open ? "" : "masked"),
-        h("td", { class: "number" }, h("span", { class: "bar", style: `--share:${w[j] / high}` }), fixed(w[j], 3)), h("td", {}, vector(a.vector("v", state.head, j))));
+        h("th", { scope: "row" }, this.named(a.keys, j)), h("td", { class: "number" }, fixed(a.score(state.head, i, j))), h("td", {}, open ? "" : "masked"),
+        h("td", { class: "number" }, h("span", { class: "bar", style: `--share:${w[j] / high}` }), fixed(w[j], 3)),
+        h("td", {}, vector(a.vector("k", state.head, j))), h("td", {}, vector(a.vector("v", state.head, j))));
     });
     const set = (name) => (x) => { state[name] = x; this.refresh(".query", this.queryPanel()); };
-    const head = ["key", "k", "score q·k/√d_k", "mask", "weight", "v"].map((name) => h("th", { scope: "col" }, name));
+    const head = ["key", "score q·k/√d_k", "mask", "weight", "k", "v"].map((name) => h("th", { scope: "col" }, name));
     return h("section", { class: "query", "aria-label": "One query" },
       h("h3", {}, `One query: ${this.named(a.queries, i)}`),
       h("div", { class: "controls" }, this.box("by-weight", "largest weight first", state.byWeight, set("byWeight")),
@@ -616,7 +616,7 @@ class View {
       h("div", { class: "scroll" }, h("table", {},
         h("caption", {}, `q = `, vector(a.vector("q", state.head, i)), shown.length < a.S ? ` the ${shown.length} keys with the largest weights, together ${fixed(shown.reduce((s, j) => s + w[j], 0))}` : ""),
         h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows),
-        h("tfoot", {}, h("tr", {}, h("th", { scope: "row", colspan: 4 }, "output = sum of weight × v"), h("td", { class: "number" }, fixed(w.reduce((x, y) => x + y, 0))), h("td", {}, vector(a.output(state.head, i))))))));
+        h("tfoot", {}, h("tr", {}, h("th", { scope: "row", colspan: 3 }, "output = sum of weight × v"), h("td", { class: "number" }, fixed(w.reduce((x, y) => x + y, 0))), h("td"), h("td", {}, vector(a.output(state.head, i))))))));
   }
 
   // --- Logits -------------------------------------------------------------------------------------------
@@ -632,7 +632,7 @@ class View {
       const cells = Array.from({ length: n }, (_, c) => {
         const at = (s * T + i) * n + c;
         const color = this.shade(lens.p[at]);
-        const label = this.label(lens.ids[at]);
+        const label = short(this.label(lens.ids[at]));
         const right = i + 1 < T && lens.ids[at] === this.data.sequences[output].ids[i + 1];
         return h("td", { style: `background:rgb(${color});color:${this.contrast(color)}` }, right ? h("b", {}, label) : label, h("small", {}, ` ${fixed(lens.p[at])}`));
       });
@@ -640,7 +640,7 @@ class View {
     });
     const places = Array.from({ length: n }, (_, c) => h("th", { scope: "col" }, `${c + 1}.`));
     return h("section", { class: "lens", "aria-label": "Logits after every layer" }, h("h3", {}, `After every layer: what comes after ${this.named(output, i)}?`),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "stream after"), ...places, ...(target ? [h("th", { scope: "col" }, `p(${target}), the next token`)] : []))), h("tbody", {}, ...rows))));
+      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "stream after"), ...places, ...(target ? [h("th", { scope: "col" }, `p(${short(target)}), the next token`)] : []))), h("tbody", {}, ...rows))));
   }
 
   row(values, position) {
