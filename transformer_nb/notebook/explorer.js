@@ -396,7 +396,7 @@ class View {
       const parts = [this.switch(layer.name, layer.name)];
       if (layer.feed_forward) parts.push(this.switch(layer.feed_forward, "feed-forward", `feed-forward of ${layer.name}`));
       const box = heads.length ? h("div", { class: "layer" }, h("div", { class: "parts" }, ...parts), h("div", {}, ...heads)) : "";
-      const strip = layer.size ? h("div", { class: "stream" }, this.strip(layer.size, "sizes", 8, Math.min(300, (this.root.clientWidth || 480) - 190)), h("span", {}, `after ${layer.label}`)) : "";
+      const strip = layer.size ? h("div", { class: "stream" }, this.strip(layer.size, "sizes", 8, 300), h("span", {}, `after ${layer.label}`)) : "";
       return [box, strip];
     });
     return h("section", { class: "stack", "aria-label": "Layers and heads" }, h("h3", {}, "Layers and heads"), ...rows,
