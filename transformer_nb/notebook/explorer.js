@@ -238,6 +238,7 @@ class View {
       h("div", { class: "columns" }, this.queryPanel(), h("div", {}, this.lensPanel(), this.nextPanel())),
     );
     this.point(null);
+    for (const token of this.root.querySelectorAll(".token[aria-selected=true]")) token.parentElement.scrollTop = token.offsetTop - 60;
     if (focused) this.root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     this.drawThumbnails();
   }
