@@ -9,7 +9,7 @@ import pytest
 import torch
 from outputs import WIDGET, drop_widgets
 from torch import nn
-from views import HOSTILE, VIEWS, names, random_ids, text_view, view
+from views import HOSTILE, OFF, VIEWS, losses_without, names, random_ids, text_view, view
 
 from transformer_nb.interpret.activations import activations
 from transformer_nb.interpret.inspection import logit_lens
@@ -100,24 +100,6 @@ def test_every_token_that_can_be_listed_has_its_name(name):
     assert listed <= known.keys()
     if isinstance(exploration.tokenizer, list):
         assert all(label == exploration.tokenizer[i] for i, label in known.items())
-
-
-def losses_without(model, ids, replace) -> torch.Tensor:
-    "The loss of each token while activations are replaced, computed without the explorer."
-    with activations(model, replace=replace), torch.no_grad():
-        logits = model(ids)
-    return nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none")
-
-
-def without_head(head: int):
-    return lambda heads: heads.index_fill(1, torch.tensor([head]), 0.0)
-
-
-OFF = {
-    "layers.0.attention.heads.1": {"layers.0.attention.heads": without_head(1)},
-    "layers.1.feed_forward": {"layers.1.feed_forward": 0.0},
-    "layers.0": {"layers.0.attention": 0.0, "layers.0.feed_forward": 0.0},
-}
 
 
 def test_parts_that_are_switched_off_change_the_loss_as_replaced_activations_do():

@@ -1,12 +1,22 @@
 "The explorer as a person uses it, in Chromium: a saved file, and the live view in JupyterLab."
 
+import json
+import os
 import re
 import shutil
-from contextlib import contextmanager
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from unittest import mock
 
+import nbformat
 import pytest
 import torch
+from jupyter_client import BlockingKernelClient
 from views import HOSTILE, text_view, view
 
 from transformer_nb.generation import sample_next_token
@@ -16,6 +26,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 
+ROOT = Path(__file__).parents[1]
 HUNG = 20_000  # milliseconds; nothing takes as long on any machine, so only what never happens is stopped by this
 THEMES = ["light", "dark"]
 
@@ -559,3 +570,98 @@ def test_the_keyboard_reaches_everything(browser, saved):
         page.locator("[data-key=exact]").focus()
         press("Enter")
         page.locator(".pattern tbody tr").last.wait_for()
+
+
+# In JupyterLab.
+
+SETTINGS_OF_LAB = {
+    "apputils-extension/themes": {"theme": "JupyterLab Light"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+CELLS = [
+    f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport torch\nfrom views import *\ntorch.manual_seed(0)\nview = text_view()",
+    "view",
+    "other = explore(view.model, HOSTILE, [1, 2, 3])\nother",
+    "view",
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    "The address of a JupyterLab, and the folder of its notebooks."
+    home = tmp_path_factory.mktemp("lab")
+    (home / "notebooks").mkdir()
+    for name, settings in SETTINGS_OF_LAB.items():
+        path = home / "settings/@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
+    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
+    environment = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [Path(sys.executable).with_name("jupyter"), "lab", *options, f"--ServerApp.root_dir={home / 'notebooks'}"]
+    with (home / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as server:
+        try:
+            for _ in range(HUNG // 100):
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=HUNG):
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}", home
+        finally:
+            server.terminate()
+
+
+class Notebook:
+    "A notebook that is open in JupyterLab: run its cells, and ask its kernel."
+
+    def __init__(self, page, home: Path):
+        self.page, self.home = page, home
+
+    def run(self, cell: int) -> None:
+        "Click on a cell, and run it."
+        self.page.locator(".jp-CodeCell .jp-InputArea").nth(cell).click()
+        self.page.keyboard.press("Control+Enter")
+
+    def view(self, cell: int):
+        "The view below a cell."
+        return self.page.locator(".jp-CodeCell").nth(cell).locator(".tnb-explorer")
+
+    def python(self, code: str) -> str:
+        "What the kernel of the notebook prints."
+        [connection] = (self.home / "runtime").glob("kernel-*.json")
+        client = BlockingKernelClient(connection_file=str(connection))
+        client.load_connection_file()
+        client.start_channels()
+        printed = []
+        try:
+            client.wait_for_ready(timeout=HUNG)
+            reply = client.execute_interactive(code, output_hook=lambda m: printed.append(m["content"].get("text", "")), timeout=HUNG)
+        finally:
+            client.stop_channels()
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return "".join(printed)
+
+
+@contextmanager
+def opened_notebook(browser, lab, name: str):
+    address, home = lab
+    cells = [nbformat.v4.new_code_cell(code) for code in CELLS]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), home / f"notebooks/{name}.ipynb")
+    with opened(browser, f"{address}/doc/tree/{name}.ipynb?reset", 1300) as page:
+        page.locator(".jp-CodeCell").nth(len(CELLS) - 1).wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        notebook = Notebook(page, home)
+        notebook.run(0)
+        notebook.run(1)
+        notebook.view(1).wait_for()
+        yield notebook
+
+
+def test_a_live_view_answers(browser, lab):
+    with opened_notebook(browser, lab, "answers") as notebook:
+        page, view = notebook.page, notebook.view(1)
+        page.screenshot(path="/tmp/bx/live_a.png")
+        print(notebook.python("print(view.loss)"))

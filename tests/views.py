@@ -3,8 +3,10 @@
 from functools import cache
 
 import torch
+from torch import nn
 from helpers import randomize, small_config, small_encoder_decoder, small_language_model
 
+from transformer_nb.interpret.activations import activations
 from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.notebook.explorer import Exploration, explore
@@ -107,3 +109,24 @@ def view(name: str) -> Exploration:
     "One of the views above; made once, so it must not be changed."
     torch.manual_seed(0)
     return VIEWS[name]()
+
+
+# The same as a view with parts switched off, computed without it.
+
+
+def losses_without(model, ids, replace) -> torch.Tensor:
+    "The loss of each token while activations are replaced, computed without the explorer."
+    with activations(model, replace=replace), torch.no_grad():
+        logits = model(ids)
+    return nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none")
+
+
+def without_head(head: int):
+    return lambda heads: heads.index_fill(1, torch.tensor([head]), 0.0)
+
+
+OFF = {
+    "layers.0.attention.heads.1": {"layers.0.attention.heads": without_head(1)},
+    "layers.1.feed_forward": {"layers.1.feed_forward": 0.0},
+    "layers.0": {"layers.0.attention": 0.0, "layers.0.feed_forward": 0.0},
+}
