@@ -17,9 +17,10 @@ import nbformat
 import pytest
 import torch
 from jupyter_client import BlockingKernelClient
-from views import HOSTILE, text_view, view
+from views import HOSTILE, OFF, losses_without, text_view, view
 
 from transformer_nb.generation import sample_next_token
+from transformer_nb.interpret.activations import activations
 from transformer_nb.interpret.inspection import logit_lens
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -584,6 +585,7 @@ CELLS = [
     "other = explore(view.model, HOSTILE, [1, 2, 3])\nother",
     "view",
 ]
+CELLS_AS_SHOWN = [code.replace("\n", "") for code in CELLS]
 
 
 @pytest.fixture(scope="module")
@@ -616,8 +618,8 @@ def lab(tmp_path_factory):
 class Notebook:
     "A notebook that is open in JupyterLab: run its cells, and ask its kernel."
 
-    def __init__(self, page, home: Path):
-        self.page, self.home = page, home
+    def __init__(self, page, connection: Path):
+        self.page, self.connection = page, connection
 
     def run(self, cell: int) -> None:
         "Click on a cell, and run it."
@@ -630,8 +632,7 @@ class Notebook:
 
     def python(self, code: str) -> str:
         "What the kernel of the notebook prints."
-        [connection] = (self.home / "runtime").glob("kernel-*.json")
-        client = BlockingKernelClient(connection_file=str(connection))
+        client = BlockingKernelClient(connection_file=str(self.connection))
         client.load_connection_file()
         client.start_channels()
         printed = []
@@ -653,15 +654,188 @@ def opened_notebook(browser, lab, name: str):
     with opened(browser, f"{address}/doc/tree/{name}.ipynb?reset", 1300) as page:
         page.locator(".jp-CodeCell").nth(len(CELLS) - 1).wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        notebook = Notebook(page, home)
+        with urllib.request.urlopen(f"{address}/api/sessions") as answer:
+            [kernel] = [session["kernel"]["id"] for session in json.load(answer) if session["path"] == f"{name}.ipynb"]
+        notebook = Notebook(page, home / f"runtime/kernel-{kernel}.json")
         notebook.run(0)
         notebook.run(1)
         notebook.view(1).wait_for()
         yield notebook
+    urllib.request.urlopen(urllib.request.Request(f"{address}/api/kernels/{kernel}", method="DELETE")).close()
 
 
-def test_a_live_view_answers(browser, lab):
-    with opened_notebook(browser, lab, "answers") as notebook:
+def fixed(x: float) -> str:
+    return f"{x:.2f}".replace("-", "−")
+
+
+def twin():
+    "The view that the notebook makes, in this process."
+    torch.manual_seed(0)
+    return text_view()
+
+
+def wait_for_losses(view, whole: torch.Tensor, losses: torch.Tensor) -> None:
+    "Wait until the view shows these losses of the tokens, and marks those that have changed."
+    change = losses - whole
+    text = f"loss on this text {fixed(whole.mean())} → {fixed(losses.mean())} nats ({'+' if change.mean() >= 0 else ''}{fixed(change.mean())})"
+    view.locator(".loss").get_by_text(text, exact=True).wait_for()
+    marks = view.locator(".token").evaluate_all("tokens => tokens.map((token) => token.querySelector('sup')?.textContent ?? '')")
+    assert marks == ["", *("▲" if x > 0.1 else "▼" if x < -0.1 else "" for x in change.tolist())]
+
+
+def logits_without(model, ids: torch.Tensor, replace: dict) -> torch.Tensor:
+    with activations(model, replace=replace), torch.no_grad():
+        return model(ids)[0]
+
+
+def test_switching_parts_off_and_on(browser, lab):
+    model, ids = twin().model, torch.arange(len(HOSTILE))[None]
+    whole = losses_without(model, ids, {})
+    head, feed_forward, layer = OFF
+    steps = [([head], OFF[head]), ([head, feed_forward], {**OFF[head], **OFF[feed_forward]}), ([feed_forward], OFF[feed_forward])]
+    with opened_notebook(browser, lab, "switches") as notebook:
         page, view = notebook.page, notebook.view(1)
-        page.screenshot(path="/tmp/bx/live_a.png")
-        print(notebook.python("print(view.loss)"))
+        switch = lambda part: view.locator(f"[data-part='{part}']")
+        assert not page.locator(".jp-RenderedImage").first.is_visible()
+        expected, off = Expected(twin()), []
+        check_heads(page, expected, "light")
+        for now, replace in steps:
+            for part in set(now) ^ set(off):
+                switch(part).focus()
+                page.keyboard.press("Space")
+            off = now
+            wait_for_losses(view, whole, losses_without(model, ids, replace))
+            assert focused(page) in [f"switch-{part}" for part in steps[0][0] + steps[1][0]]
+            last, p = logits_without(model, ids, replace)[-1], logits_without(model, ids, {})[-1].softmax(-1)
+            rows = table(page, ".next tbody tr")
+            for (name, _, shown, before), best in zip(rows, last.softmax(-1).topk(len(rows)).values):
+                assert_listed(name, shown, best, last.softmax(-1), HOSTILE)
+                assert_shown(before, p[[visible(token) for token in HOSTILE].index(name)])
+            assert json.loads(notebook.python("import json; print(json.dumps(view.off))")) == now
+            assert [not switch(part).is_checked() for part in (head, feed_forward)] == [part in now for part in (head, feed_forward)]
+        assert_readable(page)
+        view.get_by_text("switch all on").click()
+        view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
+        # A layer, by a check box; a head, by the key x; what Python sets.
+        switch(layer).click()
+        wait_for_losses(view, whole, losses_without(model, ids, OFF[layer]))
+        assert view.locator("button.head.off").count() == 2
+        notebook.python("view.off = []")
+        view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
+        view.locator(f"[data-key='{head}']").focus()
+        page.keyboard.press("x")
+        wait_for_losses(view, whole, losses_without(model, ids, OFF[head]))
+        assert focused(page) == head and view.locator("button.head.off").count() == 1
+        notebook.python("view.off = ['layers.1.feed_forward']")
+        wait_for_losses(view, whole, losses_without(model, ids, OFF[feed_forward]))
+        assert not switch(feed_forward).is_checked() and switch(head).is_checked()
+        notebook.python("view.off = []; view.ids = [3, 4, 5]")
+        view.get_by_text("3 tokens").wait_for()
+
+
+def test_appending_tokens_and_several_views(browser, lab):
+    model = twin().model
+    with opened_notebook(browser, lab, "views") as notebook:
+        view, page = notebook.view(1), notebook.page
+        notebook.run(2)
+        notebook.run(3)
+        other, again = notebook.view(2), notebook.view(3)
+        other.wait_for()
+        again.wait_for()
+        assert not any(picture.is_visible() for picture in page.locator(".jp-RenderedImage").all())
+        # The other view grows by the most probable tokens, until its oldest one is dropped.
+        ids = torch.tensor([[1, 2, 3]])
+        other.locator("[data-key=temperature]").fill("0")
+        for _ in range(15):
+            ids = torch.cat([ids, logits_without(model, ids, {})[-1:].argmax(-1, keepdim=True)], dim=1)[:, -16:]
+            other.locator("[data-key=append]").click()
+            last = f"{ids.shape[1] - 1} {visible(HOSTILE[ids[0, -1]])}"
+            losses = losses_without(model, ids, {})
+            other.get_by_text(f"loss on this text {fixed(losses.mean())} nats", exact=True).wait_for()
+            assert other.locator(".next h3").inner_text() == f"Next token after {last}"
+            assert other.locator("[aria-selected=true]").inner_text() == visible(HOSTILE[ids[0, -1]])
+        assert json.loads(notebook.python("print(other.ids)")) == ids[0].tolist()
+        assert other.locator("[data-key=temperature]").input_value() == "0"
+        # Both displays of one view show the same; the other view does not.
+        first = torch.arange(len(HOSTILE))[None]
+        whole, off = losses_without(model, first, {}), next(iter(OFF))
+        again.locator(f"[data-part='{off}']").click()
+        for one in (view, again):
+            wait_for_losses(one, whole, losses_without(model, first, OFF[off]))
+            assert not one.locator(f"[data-part='{off}']").is_checked()
+        assert other.locator(f"[data-part='{off}']").is_checked()
+        other.locator("[data-part='layers.0']").click()
+        wait_for_losses(other, losses, losses_without(model, ids, OFF["layers.0"]))
+        assert view.locator("[data-part='layers.0']").is_checked()
+        # Each keeps its own choices.
+        again.locator("[data-key='layers.1.attention.heads.0']").click()
+        assert view.locator(".pattern h3").inner_text() == "layers.0.attention, head 0"
+
+
+def test_jupyterlab_leaves_the_keys_to_the_view(browser, lab):
+    with opened_notebook(browser, lab, "keys") as notebook:
+        view, page = notebook.view(1), notebook.page
+
+        def cells() -> list:
+            "The cells of the notebook, and which of them are selected."
+            return page.locator(".jp-Notebook .jp-Cell").evaluate_all(
+                "cells => cells.map((cell) => [cell.querySelector('.cm-content').textContent, cell.classList.contains('jp-mod-active')])"
+            )
+
+        before = cells()
+        view.locator("[data-key=token-0-6]").click()
+        for key in ("ArrowUp", "ArrowDown", "ArrowLeft", "Home", "End"):
+            page.keyboard.press(key)
+            assert cells() == before and focused(page).startswith("token-0-")
+        view.locator("[data-key=cells]").focus()
+        for key in ("ArrowUp", "ArrowDown", "ArrowDown", "Enter"):
+            page.keyboard.press(key)
+            assert cells() == before and focused(page) == "cells"
+        view.locator("[data-key='layers.0.attention.heads.0']").focus()
+        for key in ("ArrowDown", "ArrowUp", "Enter"):
+            page.keyboard.press(key)
+            assert cells() == before and focused(page).startswith("layers.")
+        page.keyboard.press("x")
+        page.wait_for_timeout(1000);print(cells()); page.screenshot(path="/tmp/bx/x.png")
+        view.get_by_text("off: layers.0.attention.heads.0").wait_for()
+        assert cells() == before
+        for key in ("temperature", "top-k", "top-p"):
+            view.locator(f"[data-key={key}]").focus()
+            for press in ("ArrowUp", "ArrowDown", "Home"):
+                page.keyboard.press(press)
+        find = view.get_by_role("searchbox")
+        find.click()
+        page.keyboard.type("ddbbaaxz00")
+        assert find.input_value() == "ddbbaaxz00" and cells() == before
+        for key in ("by-weight", "append", "exact"):
+            view.locator(f"[data-key={key}]").focus()
+            page.keyboard.press("Space")
+        page.keyboard.press("Control+s")
+        assert [code for code, _ in cells()] == CELLS_AS_SHOWN
+
+
+def test_errors_and_a_kernel_that_is_gone(browser, lab):
+    with opened_notebook(browser, lab, "errors") as notebook:
+        view, page = notebook.view(1), notebook.page
+        part, whole = "layers.0.attention.heads.1", losses_without(twin().model, torch.arange(len(HOSTILE))[None], {})
+        notebook.python("forward = view.model.forward\nview.model.forward = lambda ids: 1 / 0")
+        for _ in range(2):
+            view.locator(f"[data-part='{part}']").click()
+            view.get_by_role("alert").get_by_text("ZeroDivisionError: division by zero").wait_for()
+            assert view.locator(f"[data-part='{part}']").is_checked()
+            view.locator("[data-key=token-0-3]").click()  # the view stays usable
+            assert view.locator(".query h3").inner_text() == f"One query: 3 {HOSTILE[3]}"
+        notebook.python("view.model.forward = forward")
+        view.locator(f"[data-part='{part}']").click()
+        wait_for_losses(view, whole, losses_without(twin().model, torch.arange(len(HOSTILE))[None], OFF[part]))
+        assert view.get_by_role("alert").inner_text() == ""
+        # The notebook is saved, and the kernel starts again: the view of before has nobody who answers.
+        page.keyboard.press("Control+s")
+        page.get_by_role("menuitem", name="Kernel").click()
+        page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
+        page.get_by_role("button", name="Confirm Kernel Restart").click()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        view.locator(f"[data-part='{part}']").click()
+        view.get_by_role("alert").get_by_text("The kernel does not answer").wait_for()
+        view.locator("[data-key=token-0-5]").click()
+        assert view.locator(".query h3").inner_text() == f"One query: 5 {visible(HOSTILE[5])}"
