@@ -39,7 +39,7 @@ def token_ids(
 
 def token_names(
     tokenizer,  # as in `token_ids`
-    ids: Iterable[int],
+    ids: Iterable[int] | Int[Tensor, "seq"],
 ) -> list[str]:
     "Return each id as a person reads it, such as a character or a piece of a word."
     ids = [int(i) for i in ids]
