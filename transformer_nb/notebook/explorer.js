@@ -132,14 +132,18 @@ class View {
     this.random = randomNumbers(1);
     this.state = { temperature: 1, topK: Infinity, topP: 1, numbers: false, all: false, byWeight: true, byRow: false };
     this.root = h("div", { class: "tnb-explorer", role: "group", "aria-label": "Inside a model" });
+    // JupyterLab would take a key for itself: x would cut the cell. It still gets Ctrl+S, Shift+Enter and Escape.
+    this.root.addEventListener("keydown", (e) => {
+      if (!(e.ctrlKey || e.metaKey || e.altKey || (e.shiftKey && e.key === "Enter") || e.key === "Escape")) e.stopPropagation();
+    });
     el.append(this.root);
     this.followTheme();
     this.read(true);
     const refresh = () => this.read(false);
     model.on("change:view", refresh);
-    const failed = () => this.fail(model.get("error"));
-    model.on("change:error", failed);
-    this.cleanups.push(() => model.off("change:view", refresh), () => model.off("change:error", failed));
+    const answered = ({ error }) => this.answered(error);
+    model.on("msg:custom", answered);
+    this.cleanups.push(() => model.off("change:view", refresh), () => model.off("msg:custom", answered));
   }
 
   // --- Theme and life -----------------------------------------------------------------------------------
@@ -194,7 +198,6 @@ class View {
     }
     this.appended = false;
     this.lengths = last.map((n) => n + 1);
-    this.pending(false);
     this.draw();
   }
 
@@ -206,23 +209,18 @@ class View {
   named(sequence, position) { return `${position} ${visible(this.tokens(sequence)[position])}`; }
 
   send(name, value) {
-    this.pending(true);
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
-
-  pending(waiting) {
+    this.root.setAttribute("aria-busy", "true");
     clearTimeout(this.timer);
-    this.root.toggleAttribute("aria-busy", waiting);
-    if (!waiting) this.fail("");
-    else this.timer = setTimeout(() => this.fail("The kernel does not answer: is it running, or busy with another cell?"), 8000);
+    this.timer = setTimeout(() => this.answered("The kernel does not answer: is it running, or busy with another cell?"), 8000);
+    this.model.send({ [name]: value });
   }
 
-  fail(message) {
+  // After an error the view shows again what the kernel holds.
+  answered(error) {
+    clearTimeout(this.timer);
     this.root.removeAttribute("aria-busy");
-    clearTimeout(this.timer);
-    const place = this.root.querySelector(".error");
-    if (place) place.textContent = message;
+    if (error) this.draw();
+    this.root.querySelector(".error").textContent = error;
   }
 
   // --- Drawing ------------------------------------------------------------------------------------------
@@ -285,14 +283,13 @@ class View {
         const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10, Home: -1e9, End: 1e9 }[e.key];
         if (!step) return;
         e.preventDefault();
-        e.stopPropagation();
         options[Math.max(0, Math.min(tokens.length - 1, this.state.positions[s] + step))].focus();
       });
       return this.data.sequences.length > 1 ? h("div", {}, h("div", { class: "kind" }, name), list) : list;
     });
     this.readout = h("p", { class: "readout", role: "status" });
     const find = h("input", { type: "search", placeholder: "find a token or position", "aria-label": "find a token or position", "data-key": "find" });
-    find.addEventListener("keydown", (e) => { e.stopPropagation(); if (e.key === "Enter") this.find(find.value); });
+    find.addEventListener("keydown", (e) => { if (e.key === "Enter") this.find(find.value); });
     return h("section", { class: "text", "aria-label": "Text" }, ...lists,
       h("p", { class: "legend" }, h("span", { class: "key attends" }), "the query attends to ", h("span", { class: "key attended" }), "is attended to by ",
         this.before ? "▲ ▼ loss of this token rose or fell by more than 0.1 " : "", find), this.readout);
@@ -445,7 +442,6 @@ class View {
       const next = { ArrowRight: here + 1, ArrowLeft: here - 1, ArrowDown: here + a.heads, ArrowUp: here - a.heads, Home: 0, End: all.length - 1 }[e.key];
       if (next === undefined) return;
       e.preventDefault();
-      e.stopPropagation();
       all[Math.max(0, Math.min(all.length - 1, next))].focus();
     });
     return h("div", { class: "one" }, button, this.switch(part, `${head}`, `head ${head} of ${a.name}`));
@@ -550,7 +546,6 @@ class View {
       if (e.key === "Enter") this.choose(a.queries, this.cursor[0]);
       if (!step) return;
       e.preventDefault();
-      e.stopPropagation();
       show([0, 1].map((n) => Math.max(0, Math.min([T, S][n] - 1, this.cursor[n] + step[n]))));
     });
     const upright = this.tokens(a.keys).every((t) => t.length <= 2) ? "upright" : "";
@@ -665,7 +660,6 @@ class View {
       const input = h("input", { type: "range", min, max, step, "data-key": key });
       input.value = value;
       input.addEventListener("input", () => { change(+input.value); output.textContent = text(+input.value); this.refreshNext(); });
-      input.addEventListener("keydown", (e) => e.stopPropagation());
       return h("label", {}, h("span", {}, label), input, output);
     };
     const { stops } = this;

@@ -68,7 +68,7 @@ class Exploration:
             self._sequences, self._off = before
             raise
         if self._widget is not None:
-            self._widget.show(self)
+            self._widget.view = self.data()
 
     @property
     def ids(self) -> list[int]:
@@ -178,27 +178,19 @@ def make_widget(
         _esm = read_asset("explorer.js")
         _css = read_asset("explorer.css")
         view = traitlets.Dict().tag(sync=True)
-        ids = traitlets.List(traitlets.Int()).tag(sync=True)
-        off = traitlets.List(traitlets.Unicode()).tag(sync=True)
-        error = traitlets.Unicode().tag(sync=True)
 
-        def show(self, exploration: Exploration) -> None:
-            "Send what the exploration holds now."
-            with self.hold_sync(), self.hold_trait_notifications():
-                self.view, self.ids, self.off = exploration.data(), exploration.ids, exploration.off
+    def answer(widget: ExplorerWidget, asked: dict, buffers: list) -> None:
+        "Run the model as a click asked for, with other ids or with other parts off."
+        error = ""
+        try:
+            for name in asked.keys() & {"ids", "off"}:
+                setattr(exploration, name, asked[name])
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        widget.send({"error": error})
 
-        def changed(self, change: dict) -> None:
-            "Run the model as a click asked for."
-            if change["new"] == getattr(exploration, change["name"]):
-                return
-            try:
-                setattr(exploration, change["name"], change["new"])
-                self.error = ""
-            except Exception as error:
-                self.error = f"{type(error).__name__}: {error}"
-
-    widget = ExplorerWidget(view=exploration.data(), ids=exploration.ids, off=exploration.off)
-    widget.observe(widget.changed, ["ids", "off"])
+    widget = ExplorerWidget(view=exploration.data())
+    widget.on_msg(answer)
     return widget
 
 # %% ../../nbs/workshop/explorer.ipynb #e6a42884
