@@ -827,7 +827,7 @@ def test_errors_and_a_kernel_that_is_gone(browser, lab):
         notebook.python("view.model.forward = forward")
         view.locator(f"[data-part='{part}']").click()
         wait_for_losses(view, whole, losses_without(twin().model, torch.arange(len(HOSTILE))[None], OFF[part]))
-        assert view.get_by_role("alert").inner_text() == ""
+        assert view.locator(".error").text_content() == ""
         # The notebook is saved, and the kernel starts again: the view of before has nobody who answers.
         page.keyboard.press("Control+s")
         page.get_by_role("menuitem", name="Kernel").click()

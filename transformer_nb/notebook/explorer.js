@@ -209,8 +209,8 @@ class View {
   named(sequence, position) { return `${position} ${visible(this.tokens(sequence)[position])}`; }
 
   send(name, value) {
+    this.answered("");
     this.root.setAttribute("aria-busy", "true");
-    clearTimeout(this.timer);
     this.timer = setTimeout(() => this.answered("The kernel does not answer: is it running, or busy with another cell?"), 8000);
     this.model.send({ [name]: value });
   }

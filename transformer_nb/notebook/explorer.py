@@ -15,7 +15,6 @@ from io import BytesIO
 from pathlib import Path
 from string import Template
 
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from ..interpret.inspection import inspect_model
@@ -43,7 +42,7 @@ class Exploration:
         self,
         model: nn.Module,
         tokenizer,  # names the tokens, as in `token_names`
-        sequences: list[Int[Tensor, "1 seq"]],  # the inputs of the model
+        sequences: list[Tensor],  # the inputs of the model, ids (1, T)
         selected: tuple[int, int, int | None],  # attention, head and query that are shown first
         off: Iterable[str] = (),  # parts that are switched off
     ):

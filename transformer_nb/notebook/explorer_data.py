@@ -199,7 +199,7 @@ def pack_logits(
 def view_data(
     model: nn.Module,
     tokenizer,  # names the tokens
-    sequences: list[Int[Tensor, "1 seq"]],  # the inputs of the model: ids, or ids of source and target
+    sequences: list[Tensor],  # the inputs of the model, (1, T): ids, or ids of source and target
     inspection: Inspection,  # what it computed for them
     whole: Inspection | None = None,  # with all parts, if some are switched off
 ) -> dict:
