@@ -831,7 +831,7 @@ def test_errors_and_a_kernel_that_is_gone(browser, lab):
         # The notebook is saved, and the kernel starts again: the view of before has nobody who answers.
         page.keyboard.press("Control+s")
         page.get_by_role("menuitem", name="Kernel").click()
-        page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
+        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
         page.get_by_role("button", name="Confirm Kernel Restart").click()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         view.locator(f"[data-part='{part}']").click()

@@ -211,8 +211,13 @@ class View {
   send(name, value) {
     this.answered("");
     this.root.setAttribute("aria-busy", "true");
-    this.timer = setTimeout(() => this.answered("The kernel does not answer: is it running, or busy with another cell?"), 8000);
-    this.model.send({ [name]: value });
+    const silent = () => this.answered("The kernel does not answer: is it running, or busy with another cell?");
+    this.timer = setTimeout(silent, 8000);
+    try {
+      this.model.send({ [name]: value });
+    } catch {
+      silent(); // the kernel that made the view is gone
+    }
   }
 
   // After an error the view shows again what the kernel holds.
