@@ -17,6 +17,7 @@ import nbformat
 import pytest
 import torch
 from jupyter_client import BlockingKernelClient
+from outputs import drop_widgets
 from views import HOSTILE, OFF, losses_without, text_view, view
 
 from transformer_nb.generation import sample_next_token
@@ -714,6 +715,14 @@ def test_switching_parts_off_and_on(browser, lab):
             assert json.loads(notebook.python("import json; print(json.dumps(view.off))")) == now
             assert [not switch(part).is_checked() for part in (head, feed_forward)] == [part in now for part in (head, feed_forward)]
         assert_readable(page)
+        # The theme of JupyterLab is the theme of the view.
+        for theme, name in [("dark", "JupyterLab Dark"), ("light", "JupyterLab Light")]:
+            page.get_by_role("menuitem", name="Settings").click()
+            page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).hover()
+            page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{name}$")).click()
+            notebook.page.locator(f".tnb-explorer[data-theme={theme}]").wait_for()
+            assert_pictured(view.locator("canvas.cells"), Expected(twin()).weights(0, 0), theme)
+            assert_readable(page)
         view.get_by_text("switch all on").click()
         view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
         # A layer, by a check box; a head, by the key x; what Python sets.
@@ -838,3 +847,20 @@ def test_errors_and_a_kernel_that_is_gone(browser, lab):
         view.get_by_role("alert").get_by_text("The kernel does not answer").wait_for()
         view.locator("[data-key=token-0-5]").click()
         assert view.locator(".query h3").inner_text() == f"One query: 5 {visible(HOSTILE[5])}"
+
+
+def test_the_picture_stands_in_where_no_kernel_is(browser, lab):
+    address, home = lab
+    path = home / "notebooks/picture.ipynb"
+    with opened_notebook(browser, lab, "picture") as notebook:
+        notebook.page.keyboard.press("Control+s")
+        while not any(cell.outputs for cell in nbformat.read(path, 4).cells):
+            notebook.page.wait_for_timeout(100)
+    for stripped in (False, True):
+        if stripped:
+            drop_widgets(path)
+            [output] = [output for cell in nbformat.read(path, 4).cells for output in cell.outputs]
+            assert output.metadata["image/png"]["alt"].startswith("The attention patterns of all heads")
+        with opened(browser, f"{address}/doc/tree/picture.ipynb?reset") as page:
+            page.locator(".jp-RenderedImage img").wait_for()
+            assert page.locator(".tnb-explorer").count() == 0 and not (stripped and page.get_by_text("Error").count())
