@@ -173,6 +173,16 @@ def test_a_picture_and_a_text_stand_in_for_the_view(name):
     assert repr(exploration).startswith(f"Exploration of {type(exploration.model).__name__}")
 
 
+@pytest.mark.parametrize("name", ["text", "pair", "encoder"])
+def test_a_notebook_gets_the_picture_with_a_text_and_then_the_live_view(name, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, metadata=None, raw=False: shown.append((data, metadata)))
+    view(name)._ipython_display_()
+    (picture, described), (live, _) = shown
+    assert picture["image/png"] and described["image/png"]["alt"].endswith(str(view(name)))
+    assert live[WIDGET]["model_id"]
+
+
 def test_the_picture_stays_where_the_live_view_is_taken_out_of_a_page(tmp_path):
     picture = nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "Exploration"})
     live = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": ""})

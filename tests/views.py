@@ -15,7 +15,7 @@ from transformer_nb.transformer import Encoder, InputEmbedding, LanguageModel
 
 # Tokens that a page could take for markup, for code or for nothing at all.
 HOSTILE = [
-    "<script>alert(1)</script>", "</script>", "<!--", '"', "'", "\n", "\t", " ", "", "🙂", "&amp;", "\\u003c", "א", "`${1}`", "{0}", "12",
+    "<script>alert(1)</script>", "</script>", "<!--", '"', "'", "\n", "\t", " ", "", "🙂", "&amp;", "\\u003c", "א", "`${1}`", "$a_$", "12",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ __all__ = ['WIDGET', 'read_asset', 'Exploration', 'make_widget', 'explore']
 
 # %% ../../nbs/workshop/explorer.ipynb #b2566dbb
 import json
+import warnings
 from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
@@ -150,7 +151,9 @@ class Exploration:
         from IPython.display import display
 
         png = BytesIO()
-        self.picture().savefig(png, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a character that the font does not have is a box
+            self.picture().savefig(png, format="png")
         alt = f"The attention patterns of all heads, one of them enlarged. {self}"
         picture = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": repr(self)}
         display(picture, metadata={"image/png": {"alt": alt}}, raw=True)

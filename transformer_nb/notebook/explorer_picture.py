@@ -26,6 +26,7 @@ def draw_view(
 
     index, head, _ = selected
     name = list(inspection.attention)[index]
+    tokens = [[label.replace("$", r"\$") for label in labels] for labels in tokens]  # no formulas
     figure = Figure(figsize=(9.6, 3.9), dpi=80, layout="constrained", facecolor="white")
     parts = figure.add_gridspec(1, 3, width_ratios=[5, 5, 2]) if following else figure.add_gridspec(1, 2)
     draw_thumbnails(figure, parts[0], inspection, name, head)
@@ -36,12 +37,13 @@ def draw_view(
     show_matrix(weights, *((rows, columns) if few else ()), title=f"{name}, head {head}", ax=ax)
     ax.tick_params(labelsize=7)
     if max(map(len, columns)) > 2:
-        ax.tick_params(axis="x", rotation=60)
+        for label in ax.get_xticklabels():
+            label.set(rotation=60, ha="right", rotation_mode="anchor")
     ax.set(xlabel="key position", ylabel="query position")
     if following:
         ax = figure.add_subplot(parts[2])
         ax.barh(range(len(following)), [p for _, p in following], color="C0")
-        ax.set_yticks(range(len(following)), [label for label, _ in following])
+        ax.set_yticks(range(len(following)), [label.replace("$", r"\$") for label, _ in following])
         ax.invert_yaxis()
         ax.grid(False)
         ax.set_title("next token", fontsize=9)
