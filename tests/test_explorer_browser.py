@@ -72,6 +72,15 @@ def saved(tmp_path_factory):
     return address
 
 
+def wait_until(page, condition) -> None:
+    "Wait until a condition holds."
+    for _ in range(HUNG // 50):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen")
+
+
 # What the page shows, and what it should.
 
 
@@ -207,12 +216,11 @@ def check_next(page, expected: Expected, position: int, temperature=1.0, top_k=N
         assert_listed(token, shown, best, p, expected.names)
 
 
-def check_heads(page, expected: Expected, theme: str) -> None:
+def check_heads(view, expected: Expected, theme: str) -> None:
     "Every head has a thumbnail of its pattern."
-    page.wait_for_function(
-        "[...document.querySelectorAll('button.head canvas')].every((c) => c.getContext('2d').getImageData(0, 0, 1, 1).data[3])"
-    )
-    thumbnails = page.locator("button.head")
+    painted = "all => all.every((canvas) => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3])"
+    wait_until(view.page, lambda: view.locator("button.head canvas").evaluate_all(painted))
+    thumbnails = view.locator("button.head")
     heads = [(name, i, w) for name, inside in expected.inspection.attention.items() for i, w in enumerate(inside.weights)]
     assert thumbnails.count() == len(heads)
     for n, (name, i, weights) in enumerate(heads):
@@ -228,7 +236,6 @@ SHOWN = [
     ("pair", 1200, "dark"),
     ("padded encoder", 360, "light"),
     ("window", 1200, "light"),
-    ("sharp", 360, "light"),
     ("sharp encoder", 1200, "dark"),
     ("masked language model", 1200, "light"),
     ("one token", 1200, "light"),
@@ -244,7 +251,7 @@ def test_a_saved_file_shows_what_the_model_computed(browser, saved, name, width,
     last = len(attentions) - 1
     with opened(browser, saved(name), width, theme) as page:
         assert page.locator(".pattern h3").inner_text() == f"{attentions[first]['name']}, head 0"
-        check_heads(page, expected, theme)
+        check_heads(page.locator(".tnb-explorer"), expected, theme)
         if attentions[0]["d_k"] > 4:
             page.get_by_label("vectors as numbers").check()
         for attention, head in {(0, 0), (first, 1), (last, attentions[last]["heads"] - 1)}:
@@ -455,12 +462,11 @@ def part_off_view():
     return exploration
 
 
-def assert_readable(page) -> None:
+def assert_readable(view) -> None:
     "No text is faint, whichever token is pointed at, and the page does not scroll to the side."
-    view = page.locator(".tnb-explorer")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert view.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for key in ("token-0-0", "token-0-3", "cells"):
-        page.locator(f"[data-key={key}]").hover()
+        view.locator(f"[data-key={key}]").hover()
         assert view.evaluate(FAINT) == []
 
 
@@ -482,14 +488,14 @@ def assert_named(page) -> None:
 @pytest.mark.parametrize("width", [1200, 360])
 @pytest.mark.parametrize("theme", THEMES)
 def test_everything_can_be_read(browser, saved, theme, width):
-    for name, exploration in [("text", None), ("pair", None), ("off", part_off_view()), ("padded encoder", None), ("post-norm", None)]:
+    for name, exploration in [("text", None), ("pair", None), ("off", part_off_view())]:
         with opened(browser, saved(name, exploration), width, theme) as page:
-            assert_readable(page)
+            assert_readable(page.locator(".tnb-explorer"))
             assert_named(page)
             page.get_by_text("All weights of this head").click()
             page.get_by_label("vectors as numbers").check()
             page.locator(".pattern tbody tr").last.wait_for()
-            assert_readable(page)
+            assert_readable(page.locator(".tnb-explorer"))
 
 
 def focused(page) -> str | None:
@@ -583,8 +589,10 @@ SETTINGS_OF_LAB = {
 CELLS = [
     f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport torch\nfrom views import *\ntorch.manual_seed(0)\nview = text_view()",
     "view",
-    "other = explore(view.model, HOSTILE, [1, 2, 3])\nother",
-    "view",
+    "growing = explore(view.model, HOSTILE, [1, 2, 3])\ngrowing",
+    "other = explore(view.model, HOSTILE, torch.arange(16), query=6)\nother",
+    "other",
+    "keys = explore(view.model, HOSTILE, torch.arange(16), query=6)\nkeys",
 ]
 CELLS_AS_SHOWN = [code.replace("\n", "") for code in CELLS]
 
@@ -622,13 +630,10 @@ class Notebook:
     def __init__(self, page, connection: Path):
         self.page, self.connection = page, connection
 
-    def run(self, cell: int) -> None:
-        "Click on a cell, and run it."
+    def run(self, cell: int):
+        "Click on a cell, and run it; the view that it shows."
         self.page.locator(".jp-CodeCell .jp-InputArea").nth(cell).click()
         self.page.keyboard.press("Control+Enter")
-
-    def view(self, cell: int):
-        "The view below a cell."
         return self.page.locator(".jp-CodeCell").nth(cell).locator(".tnb-explorer")
 
     def python(self, code: str) -> str:
@@ -659,10 +664,15 @@ def opened_notebook(browser, lab, name: str):
             [kernel] = [session["kernel"]["id"] for session in json.load(answer) if session["path"] == f"{name}.ipynb"]
         notebook = Notebook(page, home / f"runtime/kernel-{kernel}.json")
         notebook.run(0)
-        notebook.run(1)
-        notebook.view(1).wait_for()
         yield notebook
     urllib.request.urlopen(urllib.request.Request(f"{address}/api/kernels/{kernel}", method="DELETE")).close()
+
+
+@pytest.fixture(scope="module")
+def notebook(browser, lab):
+    "A notebook for several tests, each of which runs cells of its own."
+    with opened_notebook(browser, lab, "views") as opened:
+        yield opened
 
 
 def fixed(x: float) -> str:
@@ -689,142 +699,139 @@ def logits_without(model, ids: torch.Tensor, replace: dict) -> torch.Tensor:
         return model(ids)[0]
 
 
-def test_switching_parts_off_and_on(browser, lab):
+def test_switching_parts_off_and_on(notebook):
     model, ids = twin().model, torch.arange(len(HOSTILE))[None]
     whole = losses_without(model, ids, {})
     head, feed_forward, layer = OFF
     steps = [([head], OFF[head]), ([head, feed_forward], {**OFF[head], **OFF[feed_forward]}), ([feed_forward], OFF[feed_forward])]
-    with opened_notebook(browser, lab, "switches") as notebook:
-        page, view = notebook.page, notebook.view(1)
-        switch = lambda part: view.locator(f"[data-part='{part}']")
-        assert not page.locator(".jp-RenderedImage").first.is_visible()
-        expected, off = Expected(twin()), []
-        check_heads(page, expected, "light")
-        for now, replace in steps:
-            for part in set(now) ^ set(off):
-                switch(part).focus()
-                page.keyboard.press("Space")
-            off = now
-            wait_for_losses(view, whole, losses_without(model, ids, replace))
-            assert focused(page) in [f"switch-{part}" for part in steps[0][0] + steps[1][0]]
-            last, p = logits_without(model, ids, replace)[-1], logits_without(model, ids, {})[-1].softmax(-1)
-            rows = table(page, ".next tbody tr")
-            for (name, _, shown, before), best in zip(rows, last.softmax(-1).topk(len(rows)).values):
-                assert_listed(name, shown, best, last.softmax(-1), HOSTILE)
-                assert_shown(before, p[[visible(token) for token in HOSTILE].index(name)])
-            assert json.loads(notebook.python("import json; print(json.dumps(view.off))")) == now
-            assert [not switch(part).is_checked() for part in (head, feed_forward)] == [part in now for part in (head, feed_forward)]
-        assert_readable(page)
-        # The theme of JupyterLab is the theme of the view.
-        for theme, name in [("dark", "JupyterLab Dark"), ("light", "JupyterLab Light")]:
-            page.get_by_role("menuitem", name="Settings").click()
-            page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).hover()
-            page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{name}$")).click()
-            notebook.page.locator(f".tnb-explorer[data-theme={theme}]").wait_for()
-            assert_pictured(view.locator("canvas.cells"), Expected(twin()).weights(0, 0), theme)
-            assert_readable(page)
-        view.get_by_text("switch all on").click()
-        view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
-        # A layer, by a check box; a head, by the key x; what Python sets.
-        switch(layer).click()
-        wait_for_losses(view, whole, losses_without(model, ids, OFF[layer]))
-        assert view.locator("button.head.off").count() == 2
-        notebook.python("view.off = []")
-        view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
-        view.locator(f"[data-key='{head}']").focus()
-        page.keyboard.press("x")
-        wait_for_losses(view, whole, losses_without(model, ids, OFF[head]))
-        assert focused(page) == head and view.locator("button.head.off").count() == 1
-        notebook.python("view.off = ['layers.1.feed_forward']")
-        wait_for_losses(view, whole, losses_without(model, ids, OFF[feed_forward]))
-        assert not switch(feed_forward).is_checked() and switch(head).is_checked()
-        notebook.python("view.off = []; view.ids = [3, 4, 5]")
-        view.get_by_text("3 tokens").wait_for()
-
-
-def test_appending_tokens_and_several_views(browser, lab):
-    model = twin().model
-    with opened_notebook(browser, lab, "views") as notebook:
-        view, page = notebook.view(1), notebook.page
-        notebook.run(2)
-        notebook.run(3)
-        other, again = notebook.view(2), notebook.view(3)
-        other.wait_for()
-        again.wait_for()
-        assert not any(picture.is_visible() for picture in page.locator(".jp-RenderedImage").all())
-        # The other view grows by the most probable tokens, until its oldest one is dropped.
-        ids = torch.tensor([[1, 2, 3]])
-        other.locator("[data-key=temperature]").fill("0")
-        for _ in range(15):
-            ids = torch.cat([ids, logits_without(model, ids, {})[-1:].argmax(-1, keepdim=True)], dim=1)[:, -16:]
-            other.locator("[data-key=append]").click()
-            last = f"{ids.shape[1] - 1} {visible(HOSTILE[ids[0, -1]])}"
-            losses = losses_without(model, ids, {})
-            other.get_by_text(f"loss on this text {fixed(losses.mean())} nats", exact=True).wait_for()
-            assert other.locator(".next h3").inner_text() == f"Next token after {last}"
-            assert other.locator("[aria-selected=true]").inner_text() == visible(HOSTILE[ids[0, -1]])
-        assert json.loads(notebook.python("print(other.ids)")) == ids[0].tolist()
-        assert other.locator("[data-key=temperature]").input_value() == "0"
-        # Both displays of one view show the same; the other view does not.
-        first = torch.arange(len(HOSTILE))[None]
-        whole, off = losses_without(model, first, {}), next(iter(OFF))
-        again.locator(f"[data-part='{off}']").click()
-        for one in (view, again):
-            wait_for_losses(one, whole, losses_without(model, first, OFF[off]))
-            assert not one.locator(f"[data-part='{off}']").is_checked()
-        assert other.locator(f"[data-part='{off}']").is_checked()
-        other.locator("[data-part='layers.0']").click()
-        wait_for_losses(other, losses, losses_without(model, ids, OFF["layers.0"]))
-        assert view.locator("[data-part='layers.0']").is_checked()
-        # Each keeps its own choices.
-        again.locator("[data-key='layers.1.attention.heads.0']").click()
-        assert view.locator(".pattern h3").inner_text() == "layers.0.attention, head 0"
-
-
-def test_jupyterlab_leaves_the_keys_to_the_view(browser, lab):
-    with opened_notebook(browser, lab, "keys") as notebook:
-        view, page = notebook.view(1), notebook.page
-
-        def cells() -> list:
-            "The cells of the notebook, and which of them are selected."
-            return page.locator(".jp-Notebook .jp-Cell").evaluate_all(
-                "cells => cells.map((cell) => [cell.querySelector('.cm-content').textContent, cell.classList.contains('jp-mod-active')])"
-            )
-
-        before = cells()
-        view.locator("[data-key=token-0-6]").click()
-        for key in ("ArrowUp", "ArrowDown", "ArrowLeft", "Home", "End"):
-            page.keyboard.press(key)
-            assert cells() == before and focused(page).startswith("token-0-")
-        view.locator("[data-key=cells]").focus()
-        for key in ("ArrowUp", "ArrowDown", "ArrowDown", "Enter"):
-            page.keyboard.press(key)
-            assert cells() == before and focused(page) == "cells"
-        view.locator("[data-key='layers.0.attention.heads.0']").focus()
-        for key in ("ArrowDown", "ArrowUp", "Enter"):
-            page.keyboard.press(key)
-            assert cells() == before and focused(page).startswith("layers.")
-        page.keyboard.press("x")
-        view.get_by_text("off: layers.0.attention.heads.0").wait_for()
-        assert cells() == before
-        for key in ("temperature", "top-k", "top-p"):
-            view.locator(f"[data-key={key}]").focus()
-            for press in ("ArrowUp", "ArrowDown", "Home"):
-                page.keyboard.press(press)
-        find = view.get_by_role("searchbox")
-        find.click()
-        page.keyboard.type("ddbbaaxz00")
-        assert find.input_value() == "ddbbaaxz00" and cells() == before
-        for key in ("by-weight", "append", "exact"):
-            view.locator(f"[data-key={key}]").focus()
+    page, view = notebook.page, notebook.run(1)
+    view.wait_for()
+    switch = lambda part: view.locator(f"[data-part='{part}']")
+    expected, off = Expected(twin()), []
+    check_heads(view, expected, "light")
+    for now, replace in steps:
+        for part in set(now) ^ set(off):
+            switch(part).focus()
             page.keyboard.press("Space")
-        page.keyboard.press("Control+s")
-        assert [code for code, _ in cells()] == CELLS_AS_SHOWN
+        off = now
+        wait_for_losses(view, whole, losses_without(model, ids, replace))
+        assert focused(page) in [f"switch-{part}" for part in steps[0][0] + steps[1][0]]
+        last, p = logits_without(model, ids, replace)[-1], logits_without(model, ids, {})[-1].softmax(-1)
+        rows = table(view, ".next tbody tr")
+        for (name, _, shown, before), best in zip(rows, last.softmax(-1).topk(len(rows)).values):
+            assert_listed(name, shown, best, last.softmax(-1), HOSTILE)
+            assert_shown(before, p[[visible(token) for token in HOSTILE].index(name)])
+        assert json.loads(notebook.python("import json; print(json.dumps(view.off))")) == now
+        assert [not switch(part).is_checked() for part in (head, feed_forward)] == [part in now for part in (head, feed_forward)]
+    assert_readable(view)
+    # The theme of JupyterLab is the theme of the view.
+    for theme, name in [("dark", "JupyterLab Dark"), ("light", "JupyterLab Light")]:
+        page.get_by_role("menuitem", name="Settings").click()
+        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).hover()
+        page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{name}$")).click()
+        page.locator(f".jp-CodeCell .tnb-explorer[data-theme={theme}]").first.wait_for()
+        assert_pictured(view.locator("canvas.cells"), Expected(twin()).weights(0, 0), theme)
+        assert_readable(view)
+    view.get_by_text("switch all on").click()
+    view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
+    # A layer, by a check box; a head, by the key x; what Python sets.
+    switch(layer).click()
+    wait_for_losses(view, whole, losses_without(model, ids, OFF[layer]))
+    assert view.locator("button.head.off").count() == 2
+    notebook.python("view.off = []")
+    view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
+    view.locator(f"[data-key='{head}']").focus()
+    page.keyboard.press("x")
+    wait_for_losses(view, whole, losses_without(model, ids, OFF[head]))
+    assert focused(page) == head and view.locator("button.head.off").count() == 1
+    notebook.python("view.off = ['layers.1.feed_forward']")
+    wait_for_losses(view, whole, losses_without(model, ids, OFF[feed_forward]))
+    assert not switch(feed_forward).is_checked() and switch(head).is_checked()
+    notebook.python("view.off = []; view.ids = [3, 4, 5]")
+    view.get_by_text("3 tokens").wait_for()
+
+
+def test_appending_tokens_and_several_views(notebook):
+    model = twin().model
+    growing, other, again = views = [notebook.run(cell) for cell in (2, 3, 4)]
+    for view in views:
+        view.wait_for()
+    assert not any(picture.is_visible() for picture in notebook.page.locator(".jp-RenderedImage").all())
+    # A view grows by the most probable tokens, until its oldest one is dropped.
+    ids = torch.tensor([[1, 2, 3]])
+    growing.locator("[data-key=temperature]").fill("0")
+    for _ in range(15):
+        ids = torch.cat([ids, logits_without(model, ids, {})[-1:].argmax(-1, keepdim=True)], dim=1)[:, -16:]
+        growing.locator("[data-key=append]").click()
+        last = f"{ids.shape[1] - 1} {visible(HOSTILE[ids[0, -1]])}"
+        losses = losses_without(model, ids, {})
+        growing.get_by_text(f"loss on this text {fixed(losses.mean())} nats", exact=True).wait_for()
+        assert growing.locator(".next h3").inner_text() == f"Next token after {last}"
+        assert growing.locator("[aria-selected=true]").inner_text() == visible(HOSTILE[ids[0, -1]])
+    assert json.loads(notebook.python("print(growing.ids)")) == ids[0].tolist()
+    assert growing.locator("[data-key=temperature]").input_value() == "0"
+    # Both displays of one view show the same; the other view does not.
+    first = torch.arange(len(HOSTILE))[None]
+    whole, off = losses_without(model, first, {}), next(iter(OFF))
+    again.locator(f"[data-part='{off}']").click()
+    for one in (other, again):
+        wait_for_losses(one, whole, losses_without(model, first, OFF[off]))
+        assert not one.locator(f"[data-part='{off}']").is_checked()
+    assert growing.locator(f"[data-part='{off}']").is_checked()
+    growing.locator("[data-part='layers.0']").click()
+    wait_for_losses(growing, losses, losses_without(model, ids, OFF["layers.0"]))
+    assert other.locator("[data-part='layers.0']").is_checked()
+    # Each keeps its own choices.
+    again.locator("[data-key='layers.1.attention.heads.0']").click()
+    assert other.locator(".pattern h3").inner_text() == "layers.0.attention, head 0"
+
+
+def test_jupyterlab_leaves_the_keys_to_the_view(notebook):
+    view, page = notebook.run(5), notebook.page
+    view.wait_for()
+
+    def cells() -> list:
+        "The cells of the notebook, and which of them are selected."
+        return page.locator(".jp-Notebook .jp-Cell").evaluate_all(
+            "cells => cells.map((cell) => [cell.querySelector('.cm-content').textContent, cell.classList.contains('jp-mod-active')])"
+        )
+
+    before = cells()
+    view.locator("[data-key=token-0-6]").click()
+    for key in ("ArrowUp", "ArrowDown", "ArrowLeft", "Home", "End"):
+        page.keyboard.press(key)
+        assert cells() == before and focused(page).startswith("token-0-")
+    view.locator("[data-key=cells]").focus()
+    for key in ("ArrowUp", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+        assert cells() == before and focused(page) == "cells"
+    view.locator("[data-key='layers.0.attention.heads.0']").focus()
+    for key in ("ArrowDown", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+        assert cells() == before and focused(page).startswith("layers.")
+    page.keyboard.press("x")
+    view.get_by_text("off: layers.0.attention.heads.0").wait_for()
+    assert cells() == before
+    for key in ("temperature", "top-k", "top-p"):
+        view.locator(f"[data-key={key}]").focus()
+        for press in ("ArrowUp", "ArrowDown", "Home"):
+            page.keyboard.press(press)
+    find = view.get_by_role("searchbox")
+    find.click()
+    page.keyboard.type("ddbbaaxz00")
+    assert find.input_value() == "ddbbaaxz00" and cells() == before
+    for key in ("by-weight", "append", "exact"):
+        view.locator(f"[data-key={key}]").focus()
+        page.keyboard.press("Space")
+    page.keyboard.press("Control+s")
+    assert [code for code, _ in cells()] == CELLS_AS_SHOWN
 
 
 def test_errors_and_a_kernel_that_is_gone(browser, lab):
-    with opened_notebook(browser, lab, "errors") as notebook:
-        view, page = notebook.view(1), notebook.page
+    path = lab[1] / "notebooks/stopped.ipynb"
+    with opened_notebook(browser, lab, "stopped") as notebook:
+        view, page = notebook.run(1), notebook.page
+        view.wait_for()
         part, whole = "layers.0.attention.heads.1", losses_without(twin().model, torch.arange(len(HOSTILE))[None], {})
         notebook.python("forward = view.model.forward\nview.model.forward = lambda ids: 1 / 0")
         for _ in range(2):
@@ -839,28 +846,21 @@ def test_errors_and_a_kernel_that_is_gone(browser, lab):
         assert view.locator(".error").text_content() == ""
         # The notebook is saved, and the kernel starts again: the view of before has nobody who answers.
         page.keyboard.press("Control+s")
+        wait_until(page, lambda: any(cell.outputs for cell in nbformat.read(path, 4).cells))
         page.get_by_role("menuitem", name="Kernel").click()
         page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
         page.get_by_role("button", name="Confirm Kernel Restart").click()
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        wait_until(page, lambda: notebook.python("print('view' in globals())") == "False\n")
         view.locator(f"[data-part='{part}']").click()
         view.get_by_role("alert").get_by_text("The kernel does not answer").wait_for()
         view.locator("[data-key=token-0-5]").click()
         assert view.locator(".query h3").inner_text() == f"One query: 5 {visible(HOSTILE[5])}"
-
-
-def test_the_picture_stands_in_where_no_kernel_is(browser, lab):
-    address, home = lab
-    path = home / "notebooks/picture.ipynb"
-    with opened_notebook(browser, lab, "picture") as notebook:
-        notebook.page.keyboard.press("Control+s")
-        while not any(cell.outputs for cell in nbformat.read(path, 4).cells):
-            notebook.page.wait_for_timeout(100)
+    # Opened again, the notebook shows the picture, with the widget's output and without.
     for stripped in (False, True):
         if stripped:
             drop_widgets(path)
             [output] = [output for cell in nbformat.read(path, 4).cells for output in cell.outputs]
             assert output.metadata["image/png"]["alt"].startswith("The attention patterns of all heads")
-        with opened(browser, f"{address}/doc/tree/picture.ipynb?reset") as page:
+        with opened(browser, f"{lab[0]}/doc/tree/stopped.ipynb?reset") as page:
             page.locator(".jp-RenderedImage img").wait_for()
             assert page.locator(".tnb-explorer").count() == 0 and not (stripped and page.get_by_text("Error").count())
