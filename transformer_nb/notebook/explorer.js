@@ -524,7 +524,7 @@ class View {
     const labelled = Math.max(T, S) <= LABELLED;
     const longest = labelled ? Math.max(...this.tokens(a.queries).map((token) => short(visible(token)).length)) : 0;
     const width = this.root.clientWidth || 480;
-    const room = Math.min(520, (width < 820 ? width : width / 2 - 14) - 28 - 7 * longest);
+    const room = Math.min(labelled ? 420 : 520, (width < 820 ? width : width / 2 - 14) - 28 - 7 * longest);
     const cell = Math.max(1, Math.min(26, Math.floor(room / Math.max(T, S))));
     const canvas = h("canvas", { class: "cells", style: `width:${cell * S}px;height:${cell * T}px`, role: "img", "aria-label": `weights of head ${state.head}, ${T} queries by ${S} keys; the table below has the numbers` });
     this.paintPattern(canvas, a, state.head, cell);
