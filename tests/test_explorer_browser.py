@@ -42,8 +42,8 @@ def browser():
 
 
 @contextmanager
-def opened(browser, address: str, width: int = 1200, theme: str = "light"):
-    "A page of the browser. At its end there has been no error, and no request has left the machine."
+def opened(browser, address: str, width: int = 1200, theme: str = "light", but: str | None = None):
+    "A page of the browser. At its end there has been no error, `but` one perhaps, and no request has left the machine."
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     page.set_default_timeout(HUNG)
     faults = []
@@ -56,7 +56,7 @@ def opened(browser, address: str, width: int = 1200, theme: str = "light"):
     page.goto(address)
     yield page
     page.close()
-    assert not faults
+    assert [fault for fault in faults if but is None or but not in fault] == []
 
 
 @pytest.fixture(scope="module")
@@ -861,6 +861,6 @@ def test_errors_and_a_kernel_that_is_gone(browser, lab):
             drop_widgets(path)
             [output] = [output for cell in nbformat.read(path, 4).cells for output in cell.outputs]
             assert output.metadata["image/png"]["alt"].startswith("The attention patterns of all heads")
-        with opened(browser, f"{lab[0]}/doc/tree/stopped.ipynb?reset") as page:
+        with opened(browser, f"{lab[0]}/doc/tree/stopped.ipynb?reset", but=None if stripped else "widget model not found") as page:
             page.locator(".jp-RenderedImage img").wait_for()
             assert page.locator(".tnb-explorer").count() == 0 and not (stripped and page.get_by_text("Error").count())
