@@ -270,7 +270,7 @@ class View {
       const options = tokens.map((token, i) => {
         const chosen = i === this.state.positions[s];
         const option = h("span", {
-          role: "option", id: `${this.id(s)}-${i}`, class: "token", "aria-selected": String(chosen), tabindex: chosen ? 0 : -1,
+          role: "option", class: "token", "aria-selected": String(chosen), tabindex: chosen ? 0 : -1,
           "aria-label": `position ${i}, ${visible(token)}`, "data-key": `token-${s}-${i}`, "data-i": i,
         }, visible(token));
         const change = this.change(s, i);
@@ -298,11 +298,6 @@ class View {
     return h("section", { class: "text", "aria-label": "Text" }, ...lists,
       h("p", { class: "legend" }, h("span", { class: "key attends" }), "the query attends to ", h("span", { class: "key attended" }), "is attended to by ",
         this.before ? "▲ ▼ loss of this token rose or fell by more than 0.1 " : "", find), this.readout);
-  }
-
-  id(s) {
-    this.number ??= `tnb-${Math.random().toString(36).slice(2)}`;
-    return `${this.number}-${s}`;
   }
 
   find(term) {
