@@ -130,7 +130,7 @@ class View {
   constructor(model, el) {
     this.model = model;
     this.random = randomNumbers(1);
-    this.state = { temperature: 1, topK: Infinity, topP: 1, numbers: false, all: false, byWeight: true, byRow: false };
+    this.state = { temperature: 1, topK: Infinity, topP: 1, numbers: false, all: false, byWeight: true, byRow: false, exact: false, drawn: "" };
     this.root = h("div", { class: "tnb-explorer", role: "group", "aria-label": "Inside a model" });
     // JupyterLab would take a key for itself: x would cut the cell. It still gets Ctrl+S, Shift+Enter and Escape.
     this.root.addEventListener("keydown", (e) => {
@@ -551,8 +551,11 @@ class View {
     const upright = this.tokens(a.keys).every((t) => t.length <= 2) ? "upright" : "";
     const axis = (sequence, name, side) => labelled ? h("div", { class: `${name} ${upright}`, "aria-hidden": "true" }, ...this.tokens(sequence).map((t) => h("span", { style: `${side}:${cell}px` }, short(visible(t))))) : "";
     const picture = h("div", { class: "picture" }, axis(a.keys, "across", "width"), axis(a.queries, "down", "height"), h("div", { class: "layered" }, canvas, this.overlay));
-    const exact = h("details", {}, h("summary", { "data-key": "exact" }, "All weights of this head"));
-    exact.addEventListener("toggle", () => exact.open && exact.children.length === 1 && exact.append(this.exactTable()));
+    const exact = h("details", { open: state.exact }, h("summary", { "data-key": "exact" }, "All weights of this head"));
+    exact.addEventListener("toggle", () => {
+      state.exact = exact.open;
+      if (exact.open && exact.children.length === 1) exact.append(this.exactTable());
+    });
     return h("section", { class: "pattern", "aria-label": "One head" }, h("h3", {}, `${a.name}, head ${state.head}`),
       h("p", { class: "note" }, `Rows are queries, columns are keys; the ${this.root.dataset.theme === "dark" ? "brightest" : "darkest"} color is weight 1. `,
         this.box("by-row", "color each row by its largest weight", this.state.byRow, (x) => { this.state.byRow = x; this.draw(); })), picture, exact);
@@ -665,7 +668,7 @@ class View {
     const { stops } = this;
     const place = Math.max(0, stops.indexOf(state.topK));
     this.bars = h("div", { class: "bars" });
-    this.drawn = h("p", { class: "drawn", role: "status" });
+    this.drawn = h("p", { class: "drawn", role: "status" }, state.drawn);
     const panel = h("section", { class: "next", "aria-label": "Next token" }, h("h3", {}),
       h("div", { class: "sliders" },
         slider("temperature", "temperature", 0, 2, 0.05, state.temperature, (x) => (x ? fixed(x) : "0: greedy"), (x) => (state.temperature = x)),
@@ -708,7 +711,8 @@ class View {
     const choices = this.probabilities(this.logits.values, last);
     let left = this.random();
     const { id, p } = choices.find((choice) => (left -= choice.p) < 0) ?? choices.at(-1);
-    this.drawn.textContent = `sampled ${this.label(id)}, which had probability ${fixed(p)}`;
+    this.state.drawn = `sampled ${this.label(id)}, which had probability ${fixed(p)}`;
+    this.drawn.textContent = this.state.drawn;
     if (!this.data.live) return;
     this.appended = true;
     this.send("ids", [...this.data.sequences[this.output].ids, id]);
