@@ -188,7 +188,7 @@ class View {
     const { state } = this;
     const last = data.sequences.map(({ tokens }) => tokens.length - 1);
     if (first) {
-      Object.assign(state, { attention: data.selected[0], head: data.selected[1], positions: last });
+      Object.assign(state, { attention: data.selected[0], head: data.selected[1], positions: [...last] });
       if (data.selected[2] !== null) state.positions[this.attention.queries] = data.selected[2];
       state.topK = data.vocabulary ?? Infinity;
     } else {
@@ -385,6 +385,7 @@ class View {
 
   // What the residual stream passes through, from the embedding to the last layer.
   stack() {
+    const longest = Math.max(...this.layers.flatMap(({ size }) => (size ? Array.from(size) : [])));
     const rows = this.layers.flatMap((layer) => {
       const heads = layer.attentions.flatMap((n) => {
         const a = this.attentions[n];
@@ -392,18 +393,18 @@ class View {
         return a.name.endsWith("cross_attention") ? [h("div", { class: "kind" }, "cross-attention"), grid] : [grid];
       });
       const parts = [this.switch(layer.name, layer.name)];
-      if (layer.feed_forward) parts.push(this.switch(layer.feed_forward, "feed-forward", `feed-forward of ${layer.name}`));
+      if (layer.feed_forward) parts.push(this.switch(layer.feed_forward, "feed-forward", `feed-forward of ${layer.name}`, this.off.has(layer.name)));
       const box = heads.length ? h("div", { class: "layer" }, h("div", { class: "parts" }, ...parts), h("div", {}, ...heads)) : "";
-      const strip = layer.size ? h("div", { class: "stream" }, this.strip(layer.size, "sizes", 8, 300), h("span", {}, `after ${layer.label}`)) : "";
+      const strip = layer.size ? h("div", { class: "stream" }, this.strip(layer.size, "sizes", 8, 300, longest), h("span", {}, `after ${layer.label}: ${fixed(layer.size.reduce((a, b) => a + b) / layer.size.length)}`)) : "";
       return [box, strip];
     });
     return h("section", { class: "stack", "aria-label": "Layers and heads" }, h("h3", {}, "Layers and heads"), ...rows,
-      h("p", { class: "note" }, `The strips are the residual stream: the length of the vector at each position. ${this.data.live ? "Clear a check box to switch a part off." : "Switching a part off needs a running kernel."}`));
+      h("p", { class: "note" }, `The strips are the residual stream: the length of the vector at each position, all on one scale, and the mean. ${this.data.live ? "Clear a check box to switch a part off." : "Switching a part off needs a running kernel."}`));
   }
 
-  switch(name, label, spoken = label) {
-    const box = h("input", { type: "checkbox", "aria-label": spoken, "data-key": `switch-${name}`, "data-part": name, disabled: !this.data.live });
-    box.checked = !this.off.has(name);
+  switch(name, label, spoken = label, withLayer = false) {
+    const box = h("input", { type: "checkbox", "aria-label": spoken, "data-key": `switch-${name}`, "data-part": name, disabled: !this.data.live || withLayer });
+    box.checked = !this.off.has(name) && !withLayer;
     box.addEventListener("change", () => this.toggle(name));
     return h("label", {}, box, label);
   }
@@ -436,7 +437,7 @@ class View {
       "aria-label": `${a.name}, head ${head}${this.isOff(a, head) ? ", switched off" : ""}`, onclick: () => this.select(n, head),
     }, canvas);
     button.addEventListener("keydown", (e) => {
-      if (e.key === "x") this.toggle(part);
+      if (e.key === "x" && !this.off.has(a.layer)) this.toggle(part);
       const all = [...this.root.querySelectorAll("button.head")];
       const here = all.indexOf(button);
       const next = { ArrowRight: here + 1, ArrowLeft: here - 1, ArrowDown: here + a.heads, ArrowUp: here - a.heads, Home: 0, End: all.length - 1 }[e.key];
@@ -444,7 +445,7 @@ class View {
       e.preventDefault();
       all[Math.max(0, Math.min(all.length - 1, next))].focus();
     });
-    return h("div", { class: "one" }, button, this.switch(part, `${head}`, `head ${head} of ${a.name}`));
+    return h("div", { class: "one" }, button, this.switch(part, `${head}`, `head ${head} of ${a.name}`, this.off.has(a.layer)));
   }
 
   select(n, head) {
@@ -493,11 +494,11 @@ class View {
   }
 
   // A vector as a strip of cells; negative cells have a line across, so that they can be told apart in grey.
-  strip(values, kind, height = 14, widest = 110) {
+  strip(values, kind, height = 14, widest = 110, most = 0) {
     const cell = Math.max(1, Math.min(12, Math.floor(widest / values.length)));
     const canvas = h("canvas", { width: cell * values.length, height, class: "strip", role: "img", "aria-label": Array.from(values, (x) => fixed(x)).slice(0, 64).join(" ") });
     const context = canvas.getContext("2d");
-    const high = values.reduce((a, x) => Math.max(a, Math.abs(x)), 0) || 1;
+    const high = most || values.reduce((a, x) => Math.max(a, Math.abs(x)), 0) || 1;
     const { zero, positive, negative } = this.colors;
     values.forEach((x, n) => {
       const color = kind === "sizes" ? this.shade(x / high) : mix(zero, x < 0 ? negative : positive, Math.abs(x) / high);
@@ -601,7 +602,7 @@ class View {
     const rows = shown.map((j) => {
       const open = a.allowed(i, j, state.head);
       return h("tr", {},
-        h("th", { scope: "row" }, this.named(a.keys, j)), h("td", { class: "number" }, fixed(a.score(state.head, i, j))), h("td", {}, open ? "" : "masked"),
+        h("th", { scope: "row" }, this.named(a.keys, j)), h("td", { class: "number" }, fixed(a.score(state.head, i, j))), h("td", {}, open ? "open" : "masked"),
         h("td", { class: "number" }, h("span", { class: "bar", style: `--share:${w[j] / high}` }), fixed(w[j], 3)),
         h("td", {}, vector(a.vector("k", state.head, j))), h("td", {}, vector(a.vector("v", state.head, j))));
     });
@@ -701,8 +702,8 @@ class View {
         h("td", { class: "number" }, fixed(p, 3)), ...(was === null ? [] : [h("td", { class: "number" }, fixed(was, 3))]));
     });
     const head = ["token", "", "probability", ...(before ? ["all on"] : [])].map((name) => h("th", { scope: "col" }, name));
-    const rest = now.length - rows.length;
-    this.bars.replaceChildren(h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)), rest > 0 ? h("p", { class: "note" }, `and ${rest} more`) : "");
+    const note = `${now.length} of ${this.data.vocabulary} tokens can be sampled${now.length > LISTED ? `; the ${LISTED} most probable are listed` : ""}`;
+    this.bars.replaceChildren(h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)), h("p", { class: "note" }, note));
   }
 
   // Draw a token after the whole text; with a kernel, append it.

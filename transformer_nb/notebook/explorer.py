@@ -7,7 +7,6 @@ __all__ = ['WIDGET', 'read_asset', 'Exploration', 'make_widget', 'explore']
 
 # %% ../../nbs/workshop/explorer.ipynb #b2566dbb
 import json
-import warnings
 from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
@@ -19,7 +18,7 @@ from string import Template
 from torch import Tensor, nn
 
 from ..interpret.inspection import inspect_model
-from .explorer_data import token_ids, token_losses, token_names, view_data
+from .explorer_data import sides_of, token_ids, token_losses, token_names, view_data
 from .explorer_picture import describe_view, draw_view
 from .plotting import token_label
 from ..transformer import EncoderDecoder, shift_right
@@ -124,24 +123,29 @@ class Exploration:
         return f"Exploration of {data['title']}: {data['sizes']}"
 
     def __str__(self) -> str:
-        return describe_view(self.inspection, self._tokens(), self._next(5), self.selected)
+        return describe_view(self.inspection, self._tokens(), *self._next(5), self.selected)
 
     def picture(self):
         "Return the view as a static matplotlib Figure: all heads, one of them large, the next tokens."
-        return draw_view(self.inspection, self._tokens(), self._next(8), self.selected)
+        return draw_view(self.inspection, self._tokens(), *self._next(8), self.selected)
 
     def _tokens(self) -> list[list[str]]:
         "The tokens of each sequence, as labels."
         return [list(map(token_label, token_names(self.tokenizer, ids[0]))) for ids in self._sequences]
 
-    def _next(self, count: int) -> list[tuple[str, float]]:
-        "The most probable next tokens, as labels, with their probabilities."
+    def _next(self, count: int) -> tuple[list[tuple[str, float]], str]:
+        "The most probable tokens after the selected query, or after the last token; and which that is."
+        index, _, query = self.selected
+        sides = sides_of(list(self.inspection.attention)[index], len(self._sequences))
+        tokens = self._tokens()[-1]
+        position = query if query is not None and sides[0] == len(self._sequences) - 1 else len(tokens) - 1
+        after = f"{position} {tokens[position]}"
         if not self.inspection.lens:
-            return []
-        p = list(self.inspection.lens.values())[-1][-1].softmax(-1)
+            return [], after
+        p = list(self.inspection.lens.values())[-1][position].softmax(-1)
         best = p.topk(min(count, len(p)))
         names = token_names(self.tokenizer, best.indices)
-        return list(zip(map(token_label, names), best.values.tolist()))
+        return list(zip(map(token_label, names), best.values.tolist())), after
 
     def _ipython_display_(self) -> None:
         """Show the static picture, then the widget, whose style hides the picture.
@@ -151,9 +155,7 @@ class Exploration:
         from IPython.display import display
 
         png = BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # a character that the font does not have is a box
-            self.picture().savefig(png, format="png")
+        self.picture().savefig(png, format="png")
         alt = f"The attention patterns of all heads, one of them enlarged. {self}"
         picture = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": repr(self)}
         display(picture, metadata={"image/png": {"alt": alt}}, raw=True)

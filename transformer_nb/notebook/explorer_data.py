@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNDERFLOW', 'KEPT', 'ALL_LOGITS', 'NAMED', 'token_ids', 'token_names', 'pack', 'forbidden', 'pack_attention',
-           'pack_lens', 'token_losses', 'sides_of', 'pack_layer', 'pack_logits', 'view_data']
+           'pack_lens', 'token_losses', 'sides_of', 'pack_layer', 'pack_logits', 'counted', 'view_data']
 
 # %% ../../nbs/workshop/explorer_data.ipynb #a739fbda
 from collections.abc import Iterable
@@ -196,6 +196,14 @@ def pack_logits(
     }
 
 
+def counted(
+    number: int,
+    noun: str,
+) -> str:
+    "Return a number with its noun: 1 layer, 2 layers."
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def view_data(
     model: nn.Module,
     tokenizer,  # names the tokens
@@ -211,7 +219,7 @@ def view_data(
     names = ["source", "target"] if len(sequences) > 1 else ["text"]
     return {
         "title": type(model).__name__,
-        "sizes": f"{len(layer_names(model))} layers, {n_heads} heads, {lengths} tokens",
+        "sizes": f"{counted(len(layer_names(model)), 'layer')}, {counted(n_heads, 'head')}, {lengths} tokens",
         "sequences": [
             {"name": name, "ids": s[0].tolist(), "tokens": token_names(tokenizer, s[0])}
             for name, s in zip(names, sequences)
