@@ -167,7 +167,7 @@ def check_query(page, expected: Expected, attention: int, head: int, query: int)
         assert_shown(score, scores[j])
         assert_shown(weight, w[query, j])
         underflows = scores[j] < scores[w[query] > 0].max() - 80 and not (sent["causal"] and j > query)
-        assert masked == ("" if w[query, j] > 0 or underflows else "masked")
+        assert masked == ("open" if w[query, j] > 0 or underflows else "masked")
         for shown, vector in ((key_vector, k[j]), (value_vector, v[j])):
             for text, x in zip(shown.split(), vector, strict=True):
                 assert_shown(text, x)
@@ -209,8 +209,7 @@ def check_next(page, expected: Expected, position: int, temperature=1.0, top_k=N
     "The table of next tokens has the probabilities that the sampler draws from, and counts them."
     p = sampled_from(list(expected.inspection.lens.values())[-1][position], temperature, top_k, top_p)
     rows = table(page, ".next tbody tr")
-    more = page.locator(".next .bars .note")
-    assert len(rows) + (int(re.findall(r"\d+", more.inner_text())[0]) if more.count() else 0) == (p > 0).sum()
+    assert page.locator(".next .bars .note").inner_text().startswith(f"{(p > 0).sum()} of {len(p)} tokens")
     assert len(rows) == min(12, (p > 0).sum())
     for (token, _, shown, *_), best in zip(rows, p.topk(len(rows)).values):
         assert_listed(token, shown, best, p, expected.names)
@@ -721,7 +720,7 @@ def test_switching_parts_off_and_on(notebook):
         off = now
         wait_for_losses(view, whole, losses_without(model, ids, replace))
         assert focused(page) in [f"switch-{part}" for part in steps[0][0] + steps[1][0]]
-        last, p = logits_without(model, ids, replace)[-1], logits_without(model, ids, {})[-1].softmax(-1)
+        last, p = logits_without(model, ids, replace)[6], logits_without(model, ids, {})[6].softmax(-1)  # after the chosen query
         rows = table(view, ".next tbody tr")
         for (name, _, shown, before), best in zip(rows, last.softmax(-1).topk(len(rows)).values):
             assert_listed(name, shown, best, last.softmax(-1), HOSTILE)
@@ -743,6 +742,8 @@ def test_switching_parts_off_and_on(notebook):
     switch(layer).click()
     wait_for_losses(view, whole, losses_without(model, ids, OFF[layer]))
     assert view.locator("button.head.off").count() == 2
+    inside = view.locator(f"[data-part^='{layer}.']")
+    assert inside.count() == 3 and all(box.is_disabled() and not box.is_checked() for box in inside.all())  # they went with their layer
     notebook.python("view.off = []")
     view.get_by_text(f"loss on this text {fixed(whole.mean())} nats", exact=True).wait_for()
     view.locator(f"[data-key='{head}']").focus()
