@@ -625,6 +625,10 @@ def lab(tmp_path_factory):
             yield f"http://127.0.0.1:{port}", home
         finally:
             server.terminate()
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()  # it may wait for ever for a kernel that was starting
 
 
 class Notebook:
@@ -663,12 +667,21 @@ def opened_notebook(browser, lab, name: str):
     with opened(browser, f"{address}/doc/tree/{name}.ipynb?reset", 1300) as page:
         page.locator(".jp-CodeCell").nth(len(CELLS) - 1).wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        with urllib.request.urlopen(f"{address}/api/sessions") as answer:
-            [kernel] = [session["kernel"]["id"] for session in json.load(answer) if session["path"] == f"{name}.ipynb"]
-        notebook = Notebook(page, home / f"runtime/kernel-{kernel}.json")
+        notebook = Notebook(page, home / f"runtime/kernel-{kernel_of(address, name)}.json")
         notebook.run(0)
         yield notebook
-    urllib.request.urlopen(urllib.request.Request(f"{address}/api/kernels/{kernel}", method="DELETE")).close()
+    stop_kernel(address, name)
+
+
+def kernel_of(address: str, name: str) -> str:
+    "The id of the kernel of a notebook."
+    with urllib.request.urlopen(f"{address}/api/sessions") as answer:
+        [kernel] = [session["kernel"]["id"] for session in json.load(answer) if session["path"] == f"{name}.ipynb"]
+    return kernel
+
+
+def stop_kernel(address: str, name: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(f"{address}/api/kernels/{kernel_of(address, name)}", method="DELETE")).close()
 
 
 @pytest.fixture(scope="module")
@@ -877,3 +890,5 @@ def test_errors_and_a_kernel_that_is_gone(browser, lab):
         with opened(browser, f"{lab[0]}/doc/tree/stopped.ipynb?reset", but=None if stripped else "widget model not found") as page:
             page.locator(".jp-RenderedImage img").wait_for()
             assert page.locator(".tnb-explorer").count() == 0 and not (stripped and page.get_by_text("Error").count())
+            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # JupyterLab starts a kernel for it all the same
+        stop_kernel(lab[0], "stopped")
