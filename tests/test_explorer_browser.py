@@ -23,6 +23,7 @@ from views import HOSTILE, OFF, losses_without, text_view, view
 from transformer_nb.generation import sample_next_token
 from transformer_nb.interpret.activations import activations
 from transformer_nb.interpret.inspection import logit_lens
+from transformer_nb.notebook.explorer_data import positions_ahead
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
@@ -178,7 +179,10 @@ def check_query(page, expected: Expected, attention: int, head: int, query: int)
 def check_lens(page, expected: Expected, position: int) -> None:
     "The table of the logit lens has the most probable tokens after each layer, and the probability of the next one."
     ids = expected.sequences[-1]["ids"]
-    following = ids[position + 1] if position + 1 < len(ids) else None
+    there = position + positions_ahead(expected.model)  # a masked language model means the token itself
+    following = ids[there] if there < len(ids) else None
+    says = f"comes after {expected.label(-1, position)}?" if there > position else f"is at {expected.label(-1, position)}?"
+    assert page.locator(".lens h3").inner_text().endswith(says)
     rows = table(page, ".lens tbody tr")
     for (stage, logits), (name, *cells) in zip(logit_lens(expected.model, *expected.inputs).items(), rows, strict=True):
         p = logits[0, position].softmax(-1)

@@ -181,7 +181,7 @@ class View {
     this.off = new Set(data.off);
     this.attentions = data.attentions.map((attention) => new Attention(attention));
     this.logits = data.logits && { ...data.logits, values: unpack(data.logits.values) };
-    this.before = data.before && { loss: unpack(data.before.loss), logits: unpack(data.before.logits) };
+    this.before = data.before && { loss: data.before.loss && unpack(data.before.loss), logits: unpack(data.before.logits) };
     this.loss = data.loss && unpack(data.loss);
     this.lens = data.lens && { ...data.lens, ids: unpack(data.lens.ids), p: unpack(data.lens.p), next: unpack(data.lens.next) };
     this.layers = data.layers.map((layer) => ({ ...layer, size: layer.size && unpack(layer.size) }));
@@ -313,7 +313,7 @@ class View {
 
   // By how much switching parts off has raised the loss of a token, if by more than 0.1.
   change(sequence, i) {
-    if (!this.before || sequence !== this.output || i === 0) return 0;
+    if (!this.before?.loss || sequence !== this.output || i === 0) return 0;
     const change = this.loss[i - 1] - this.before.loss[i - 1];
     return Math.abs(change) > 0.1 ? change : 0;
   }
@@ -623,24 +623,24 @@ class View {
 
   lensPanel() {
     if (!this.lens) return h("section", { class: "lens" });
-    const { lens, output } = this;
+    const { lens, output, data: { ahead } } = this;
     const i = this.state.positions[output];
     const T = this.tokens(output).length;
     const n = lens.kept;
-    const target = i + 1 < T ? visible(this.tokens(output)[i + 1]) : null;
+    const target = i + ahead < T ? visible(this.tokens(output)[i + ahead]) : null;
     const rows = lens.stages.map((stage, s) => {
       const cells = Array.from({ length: n }, (_, c) => {
         const at = (s * T + i) * n + c;
         const color = this.shade(lens.p[at]);
         const label = short(this.label(lens.ids[at]));
-        const right = i + 1 < T && lens.ids[at] === this.data.sequences[output].ids[i + 1];
+        const right = i + ahead < T && lens.ids[at] === this.data.sequences[output].ids[i + ahead];
         return h("td", { style: `background:rgb(${color});color:${this.contrast(color)}` }, right ? h("b", {}, label) : label, h("small", {}, ` ${fixed(lens.p[at])}`));
       });
       return h("tr", {}, h("th", { scope: "row" }, stage), ...cells, ...(target ? [h("td", { class: "number" }, fixed(lens.next[s * T + i]))] : []));
     });
     const places = Array.from({ length: n }, (_, c) => h("th", { scope: "col" }, `${c + 1}.`));
-    return h("section", { class: "lens", "aria-label": "Logits after every layer" }, h("h3", {}, `After every layer: what comes after ${this.named(output, i)}?`),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "stream after"), ...places, ...(target ? [h("th", { scope: "col" }, `p(${short(target)}), the next token`)] : []))), h("tbody", {}, ...rows))));
+    return h("section", { class: "lens", "aria-label": "Logits after every layer" }, h("h3", {}, `After every layer: what ${ahead ? "comes after" : "is at"} ${this.named(output, i)}?`),
+      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "stream after"), ...places, ...(target ? [h("th", { scope: "col" }, `p(${short(target)}), the ${ahead ? "next " : ""}token`)] : []))), h("tbody", {}, ...rows))));
   }
 
   row(values, position) {
@@ -676,7 +676,7 @@ class View {
         slider("top-k", "top-k", 0, stops.length - 1, 1, place, (x) => (stops[x] === stops.at(-1) ? "all" : `${stops[x]}`), (x) => (state.topK = stops[x])),
         slider("top-p", "top-p", 0.05, 1, 0.01, state.topP, (x) => fixed(x), (x) => (state.topP = x))),
       this.bars,
-      h("button", { type: "button", "data-key": "append", onclick: () => this.sample() }, this.data.live ? "Append a sampled token" : "Sample a token"), this.drawn);
+      this.data.ahead ? h("button", { type: "button", "data-key": "append", onclick: () => this.sample() }, this.data.live ? "Append a sampled token" : "Sample a token") : "", this.drawn);
     this.next = panel;
     this.refreshNext();
     return panel;
@@ -691,7 +691,7 @@ class View {
     if (!this.logits) return;
     const wanted = this.state.positions[this.output];
     const i = this.logits.positions.includes(wanted) ? wanted : this.logits.positions.at(-1);
-    this.next.querySelector("h3").textContent = `Next token after ${this.named(this.output, i)}`;
+    this.next.querySelector("h3").textContent = `${this.data.ahead ? "Next token after" : "Token at"} ${this.named(this.output, i)}`;
     const now = this.probabilities(this.logits.values, i);
     const before = this.before && new Map(this.probabilities(this.before.logits, i).map(({ id, p }) => [id, p]));
     const high = Math.max(now[0].p, ...(before ? before.values() : []));

@@ -18,7 +18,14 @@ from string import Template
 from torch import Tensor, nn
 
 from ..interpret.inspection import inspect_model
-from .explorer_data import sides_of, token_ids, token_losses, token_names, view_data
+from transformer_nb.notebook.explorer_data import (
+    positions_ahead,
+    sides_of,
+    token_ids,
+    token_losses,
+    token_names,
+    view_data,
+)
 from .explorer_picture import describe_view, draw_view
 from .plotting import token_label
 from ..transformer import EncoderDecoder, shift_right
@@ -91,7 +98,9 @@ class Exploration:
 
     @property
     def loss(self) -> float:
-        "The mean loss of the tokens of the text, in nats, with the parts that are on; nan without logits."
+        "The mean loss of the tokens of the text, in nats, with the parts that are on; nan without logits of next tokens."
+        if not positions_ahead(self.model):
+            return float("nan")
         return token_losses(self.inspection, self._sequences[-1][0]).mean().item()
 
     def data(
@@ -134,18 +143,18 @@ class Exploration:
         return [list(map(token_label, token_names(self.tokenizer, ids[0]))) for ids in self._sequences]
 
     def _next(self, count: int) -> tuple[list[tuple[str, float]], str]:
-        "The most probable tokens after the selected query, or after the last token; and which that is."
+        "The most probable tokens after the selected query, or after the last token; and a caption."
         index, _, query = self.selected
         sides = sides_of(list(self.inspection.attention)[index], len(self._sequences))
         tokens = self._tokens()[-1]
         position = query if query is not None and sides[0] == len(self._sequences) - 1 else len(tokens) - 1
-        after = f"{position} {tokens[position]}"
+        caption = f"{'next token after' if positions_ahead(self.model) else 'token at'} {position} {tokens[position]}"
         if not self.inspection.lens:
-            return [], after
+            return [], caption
         p = list(self.inspection.lens.values())[-1][position].softmax(-1)
         best = p.topk(min(count, len(p)))
         names = token_names(self.tokenizer, best.indices)
-        return list(zip(map(token_label, names), best.values.tolist())), after
+        return list(zip(map(token_label, names), best.values.tolist())), caption
 
     def _ipython_display_(self) -> None:
         """Show the static picture, then the widget, whose style hides the picture.

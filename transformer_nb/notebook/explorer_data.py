@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNDERFLOW', 'KEPT', 'ALL_LOGITS', 'NAMED', 'token_ids', 'token_names', 'pack', 'forbidden', 'pack_attention',
-           'pack_lens', 'token_losses', 'sides_of', 'pack_layer', 'pack_logits', 'counted', 'view_data']
+           'pack_lens', 'token_losses', 'positions_ahead', 'sides_of', 'pack_layer', 'pack_logits', 'counted',
+           'view_data']
 
 # %% ../../nbs/workshop/explorer_data.ipynb #a739fbda
 from collections.abc import Iterable
@@ -108,14 +109,15 @@ KEPT = 5  # tokens that the logit lens lists for each layer
 
 def pack_lens(
     inspection: Inspection,
-    ids: Int[Tensor, "seq"],  # of the text that the logits continue
+    ids: Int[Tensor, "seq"],  # of the text that the logits are about
+    ahead: int = 1,  # as in `positions_ahead`
 ) -> dict | None:
-    "Return the most probable tokens after each layer, and the probability of the token that follows."
+    "Return the most probable tokens after each layer, and the probability of the token that is there."
     if not inspection.lens:
         return None
     p = torch.stack(list(inspection.lens.values())).softmax(-1)  # (stage, T, V)
     best = p.topk(min(KEPT, p.shape[-1]), dim=-1)
-    following = torch.cat((ids[1:], ids[:1]))  # the last position has none
+    following = ids.roll(-ahead)  # of a next token, the last position has none
     following_p = p.gather(-1, following.expand(len(p), -1)[..., None])[..., 0]
     kept = best.values.shape[-1]
     stages = {"stages": list(inspection.lens), "kept": kept}
@@ -135,6 +137,13 @@ def token_losses(
         return torch.zeros(0)
     logits = list(inspection.lens.values())[-1].cpu()
     return F.cross_entropy(logits[:-1], ids[1:].cpu(), reduction="none")
+
+
+def positions_ahead(
+    model: nn.Module,
+) -> int:
+    "Return how far ahead the logits predict: 1 for a next token, 0 where a masked token itself is meant, as in BERT."
+    return int(getattr(model, "is_causal", True))
 
 
 def sides_of(
@@ -172,8 +181,9 @@ def pack_logits(
     whole: Inspection | None,  # with all parts, if some are switched off
     tokenizer,  # names the tokens
     ids: Int[Tensor, "seq"],
+    ahead: int = 1,  # as in `positions_ahead`
 ) -> dict:
-    "Return the logits, the loss of each token and the names of the tokens."
+    "Return the logits, the loss of each next token and the names of the tokens."
     if not inspection.lens:
         return {"logits": None, "loss": None, "before": None, "labels": {}, "vocabulary": None}
     stages = torch.stack(list(inspection.lens.values())).cpu()  # (stage, T, V)
@@ -186,10 +196,10 @@ def pack_logits(
     before = None
     if whole is not None:
         logits = list(whole.lens.values())[-1].cpu()[positions]
-        before = {"loss": pack(token_losses(whole, ids)), "logits": pack(logits)}
+        before = {"loss": pack(token_losses(whole, ids)) if ahead else None, "logits": pack(logits)}
     return {
         "logits": {"positions": positions, "values": pack(stages[-1, positions])},
-        "loss": pack(token_losses(inspection, ids)),
+        "loss": pack(token_losses(inspection, ids)) if ahead else None,
         "before": before,
         "labels": dict(zip(map(str, named), token_names(tokenizer, named))),
         "vocabulary": vocab,
@@ -226,6 +236,7 @@ def view_data(
         ],
         "attentions": [pack_attention(a, inspection, sides_of(a, len(names))) for a in attention],
         "layers": [pack_layer(name, model, inspection, len(names)) for name in layers],
-        "lens": pack_lens(inspection, ids),
-        **pack_logits(inspection, whole, tokenizer, ids),
+        "ahead": positions_ahead(model),
+        "lens": pack_lens(inspection, ids, positions_ahead(model)),
+        **pack_logits(inspection, whole, tokenizer, ids, positions_ahead(model)),
     }

@@ -19,7 +19,7 @@ def draw_view(
     inspection: Inspection,  # what the model computed
     tokens: list[list[str]],  # labels of the text, or of the source and the target
     following: list[tuple[str, float]],  # the most probable next tokens; empty without logits
-    after: str,  # the token that they follow, with its position
+    caption: str,  # what they are, such as "next token after 13 k"
     selected: tuple[int, int, int | None],  # attention, head and query
 ):
     "Return a matplotlib Figure of all heads, the selected one enlarged, and of the next tokens."
@@ -52,7 +52,7 @@ def draw_view(
         ax.set_yticks(range(len(following)), [drawable(label) for label, _ in following])
         ax.invert_yaxis()
         ax.grid(False)
-        ax.set_title(f"next token after\n{drawable(after)}", fontsize=9)
+        ax.set_title(drawable(caption).replace(" ", "\n", 2).replace("\n", " ", 1), fontsize=9)
         ax.tick_params(labelsize=8)
     return figure
 
@@ -106,7 +106,7 @@ def describe_view(
     inspection: Inspection,
     tokens: list[list[str]],  # as in `draw_view`
     following: list[tuple[str, float]],
-    after: str,
+    caption: str,
     selected: tuple[int, int, int | None],  # attention, head and query; None: the last query
 ) -> str:
     "Return what the selected query attends to and the next tokens, as text for a terminal."
@@ -120,5 +120,5 @@ def describe_view(
     attended = ", ".join(f"{j} {columns[j]} {p:.2f}" for p, j in pairs)
     lines = [f"{name}, head {head}: query {query} {rows[query]} attends to {attended}"]
     if following:
-        lines.append(f"next token after {after}: " + ", ".join(f"{label} {p:.2f}" for label, p in following))
+        lines.append(f"{caption}: " + ", ".join(f"{label} {p:.2f}" for label, p in following))
     return "\n".join(lines)
