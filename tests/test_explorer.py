@@ -1,6 +1,7 @@
 "The explorer without a browser: what it sends is what the model computed. How it is used is tested in test_explorer_browser.py."
 
 import json
+import sys
 from html.parser import HTMLParser
 
 import nbformat
@@ -205,3 +206,13 @@ def test_the_picture_stays_where_the_live_view_is_taken_out_of_a_page(tmp_path):
 def test_a_view_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError):
         explore(**{**dict(model=view("text").model, tokenizer=names(16), text=random_ids(3, 16)), **wrong})
+
+
+def test_without_anywidget_a_picture_stands_there_and_a_line_says_what_to_install(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append((data, options)))
+    monkeypatch.setitem(sys.modules, "anywidget", None)  # importing it raises ImportError
+    view("text")._ipython_display_()
+    (picture, options), (line, _) = shown
+    assert "image/png" in picture and "attends to" in options["metadata"]["image/png"]["alt"]
+    assert line["text/plain"].endswith("pip install anywidget") and WIDGET not in line
