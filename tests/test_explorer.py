@@ -212,7 +212,7 @@ def test_without_anywidget_a_picture_stands_there_and_a_line_says_what_to_instal
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append((data, options)))
     monkeypatch.setitem(sys.modules, "anywidget", None)  # importing it raises ImportError
-    view("text")._ipython_display_()
+    text_view()._ipython_display_()
     (picture, options), (line, _) = shown
     assert "image/png" in picture and "attends to" in options["metadata"]["image/png"]["alt"]
     assert line["text/plain"].endswith("pip install anywidget") and WIDGET not in line
