@@ -484,9 +484,10 @@ def start(module: str, before: str, after: str, copy: Path, everywhere: bool) ->
     file = source(copy, module)
     code = file.read_text(encoding="utf-8")
     file.write_text(code.replace(before, after), encoding="utf-8")
+    tests = [own_tests(module)], other_tests(module) if everywhere else []
     child = os.fork()  # by the only thread: a lock that another thread holds would never be released in the child
     if child == 0:
-        os._exit(run_tests(module, copy, everywhere))
+        os._exit(run_tests(tests, copy))
     return child
 
 
@@ -512,6 +513,8 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
+    shared |= {f"config.{name}": "transformer" for name in ("fields", "initialization", "model", "precision")}
+    shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 
@@ -523,7 +526,7 @@ def other_tests(module: str) -> list[str]:
     return [path.stem for path in sorted(others, key=lambda path: f"transformer_nb.{module} " not in path.read_text(encoding="utf-8"))]
 
 
-def run_tests(module: str, copy: Path, everywhere: bool) -> int:
+def run_tests(tests: tuple[list[str], list[str]], copy: Path) -> int:
     "The exit status of pytest in a copy: the module's own tests, then all that use it."
     import pytest
 
@@ -532,10 +535,10 @@ def run_tests(module: str, copy: Path, everywhere: bool) -> int:
     log = os.open("log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    own, others = ([f"tests/{name}.py" for name in names] for names in ([own_tests(module)], other_tests(module)))
+    own, others = ([f"tests/{name}.py" for name in names] for names in tests)
     try:
         options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
-        return int(pytest.main([*options, *own])) or (everywhere and int(pytest.main([*options, *others])))
+        return int(pytest.main([*options, *own])) or (bool(others) and int(pytest.main([*options, *others])))
     except BaseException as error:  # the child must never return to the code of its parent
         print(repr(error))
         return 1

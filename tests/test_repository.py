@@ -11,6 +11,7 @@ from pathlib import Path
 
 import corpus
 import form
+import mutation
 import outputs as outputs_module
 import pytest
 import reading
@@ -378,3 +379,8 @@ def test_the_examples_of_the_readme_give_what_they_say(capsys):
         for line in re.findall(r"^# (.*)$", block, re.MULTILINE):
             assert line in shown
     assert "to be or not to be" in capsys.readouterr().out
+
+
+def test_the_list_of_mistakes_names_code_that_is_there_and_modules_that_have_tests():
+    assert not mutation.outdated()
+    assert all(mutation.own_tests(module) for module, *_ in mutation.mutations())
