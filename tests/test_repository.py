@@ -1,6 +1,7 @@
 "Notebooks are clean, modules are what the notebooks export, pages keep the form of the series, and the package stands alone."
 
 import ast
+import importlib
 import json
 import re
 import shutil
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import corpus
 import form
-import mutation
 import outputs as outputs_module
 import pytest
 import reading
@@ -381,6 +381,8 @@ def test_the_examples_of_the_readme_give_what_they_say(capsys):
     assert "to be or not to be" in capsys.readouterr().out
 
 
-def test_the_list_of_mistakes_names_code_that_is_there_and_modules_that_have_tests():
+def test_the_list_of_mistakes_names_code_that_is_there_and_modules_that_have_tests(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # for `pytest` without `python -m`
+    mutation = importlib.import_module("tests.mutation")
     assert not mutation.outdated()
     assert all(mutation.own_tests(module) for module, *_ in mutation.mutations())
