@@ -152,7 +152,7 @@ transformer
     return self.norm(x + self.dropout(sublayer(x))) -> return x + self.norm(self.dropout(sublayer(x)))  # the norm of the sublayer only
     x + self.dropout(sublayer(self.norm(x))) -> self.dropout(x + sublayer(self.norm(x)))  # dropout of the stream
     self.linear2(self.activation(self.linear1(x))) -> self.activation(self.linear2(self.linear1(x)))  # the activation after both
-    nn.ModuleList(EncoderLayer(**options) for _ in range(config.n_layers)) -> nn.ModuleList([EncoderLayer(**options)] * config.n_layers)  # one layer, N times
+    nn.ModuleList(EncoderLayer(**options) for options in config.layer_options()) -> nn.ModuleList([EncoderLayer(**config.layer_options()[0])] * config.n_layers)  # one layer, N times
     self.cross_attention(x, memory, mask=memory_mask, cache=source) -> self.cross_attention(x, memory, cache=source)  # padding of the source attended
     self.attention(x, mask=mask, is_causal=is_causal, cache=own)) -> self.attention(x, mask=mask, cache=own))  # a decoder that sees ahead
     is_causal = self.is_causal if is_causal is None else is_causal -> is_causal = bool(is_causal)  # no mask unless asked for
@@ -172,7 +172,10 @@ config.precision
     and x.dtype != torch.float64: -> :  # autocast rounds float64
 config.model
     "gelu": F.gelu -> "gelu": F.silu  # another activation
-    if self.d_model % self.n_heads: -> if False:  # heads that do not fit
+    self.head_dim is None and self.d_model % self.n_heads: -> False:  # heads that do not fit
+    name not in known and value is not None -> False  # options that nobody reads
+    self.head_dim or self.d_model // self.n_heads -> self.d_model // self.n_heads  # the size of a head is not heard
+    self.sliding_window[layer] -> self.sliding_window[0]  # the window of the first layer in all
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> nn.Identity()  # no last norm
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> self.make_norm(self.d_model)  # one norm too many
     None if make is None else make(self) -> None  # no rotation
@@ -189,6 +192,14 @@ inference.calls
     model.eval() -> pass  # written in training mode
     module.train(training) -> pass  # left in evaluation mode
     if users > 1: -> if False:  # the first thread to end puts the modes back under the others
+modern.attention
+    kv_length - length - window + 1 -> kv_length - length - window  # one position too many
+    .triu(kv_length - length - window + 1) -> .triu(1 - window)  # the window is counted from the first position in the cache
+    x.repeat_interleave(n_heads // x.shape[1], dim=1) -> x.repeat(1, n_heads // x.shape[1], 1, 1)  # other groups
+    return self.q_norm(q), self.k_norm(k), v -> return q, self.k_norm(k), v  # only keys are normalized
+    mask = near if mask is None else mask & near -> mask = near  # padding inside the window is attended
+    if window is not None and kv_length > window: -> if False:  # no window
+    self.in_proj_bias[:rows] -> None  # queries without their bias
 modern.parts
     torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
     torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before

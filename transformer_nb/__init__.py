@@ -20,7 +20,7 @@ Sub-packages hold what a reader of the walk does not need; the docstring of each
     cpu         one new token in few calls, for models made of these layers alone
     runs        the training loop, batches, checkpoints, metrics, several processes
     seq2seq     pairs of texts, label smoothing, greedy decoding and beam search
-    modern      norms, gates and an optimizer that came after the paper
+    modern      norms, gates, attention and an optimizer that came after the paper
     interpret   reading, replacing and comparing what a model computes inside
     diagnosis   what is wrong with somebody's attention, layer, model, norm or loss
     convert     published models and PyTorch's own, in these classes, and back
@@ -33,6 +33,7 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
     kv             S, positions that can be attended to: the keys and values of attention
     source         S, positions in the source of an encoder-decoder
     head           h, attention heads
+    kv_head        heads of keys and values, each shared by a group of query heads
     d_model        features of the vector of each position
     d_k, d_v       features of a query or key, and of a value, in one head
     d_ff           features inside a feed-forward network
@@ -77,6 +78,7 @@ from .inference.cache import KVCache
 from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
+from .modern.attention import GroupedQueryAttention
 from .modern.muon import Muon
 from .notebook.explorer import Exploration, explore
 from .modern.parts import BigramEmbedding, GatedFeedForward, RMSNorm
@@ -125,6 +127,7 @@ __all__ = [
     "EncoderLayer",
     "Exploration",
     "FeedForward",
+    "GroupedQueryAttention",
     "History",
     "KVCache",
     "LanguageModel",

@@ -166,9 +166,8 @@ class Encoder(nn.Module):
         embedding: nn.Module | None = None,  # if given, the encoder takes token ids
     ):
         super().__init__()
-        options = config.layer_options()
         self.embedding = embedding
-        self.layers = nn.ModuleList(EncoderLayer(**options) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(EncoderLayer(**options) for options in config.layer_options())
         self.norm = config.make_final_norm()
 
     def forward(
@@ -289,8 +288,7 @@ class Decoder(nn.Module):
         is_causal: bool = True,  # the default of `forward`
     ):
         super().__init__()
-        options = config.layer_options()
-        self.layers = nn.ModuleList(DecoderLayer(**options, is_causal=is_causal) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(DecoderLayer(**options, is_causal=is_causal) for options in config.layer_options())
         self.norm = config.make_final_norm()
 
     def forward(

@@ -178,9 +178,9 @@ def encoder_decoder_from_torch(
 
 TORCH_CONVERTERS = {
     "MultiheadAttention": attention_from_torch,
-    "TransformerEncoderLayer": lambda theirs: EncoderLayer(**torch_config(theirs).layer_options()),
+    "TransformerEncoderLayer": lambda theirs: EncoderLayer(**torch_config(theirs).layer_options()[0]),
     "TransformerDecoderLayer": lambda theirs: DecoderLayer(
-        **torch_config(theirs).layer_options(), is_causal=False
+        **torch_config(theirs).layer_options()[0], is_causal=False
     ),
     "TransformerEncoder": lambda theirs: set_final_norm(Encoder(torch_config(theirs)), theirs),
     "TransformerDecoder": decoder_from_torch,

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..attention import causal_mask
+from ..modern.attention import GroupedQueryAttention, repeat_heads
 from ..multi_head_attention import MultiHeadAttention
 
 # %% ../../nbs/workshop/activations.ipynb #8ac03ca7
@@ -59,8 +60,9 @@ def activation_names(
 def is_observable(
     module: nn.Module,
 ) -> bool:
-    "Whether a module computes attention by `MultiHeadAttention.attend`, and not by a method of its own."
-    return isinstance(module, MultiHeadAttention) and type(module).attend is MultiHeadAttention.attend
+    "Whether a module computes attention by an `attend` of this package, and not by a method of its own."
+    known = (MultiHeadAttention.attend, GroupedQueryAttention.attend)
+    return isinstance(module, MultiHeadAttention) and type(module).attend in known
 
 # %% ../../nbs/workshop/activations.ipynb #4535c1c2
 def match_names(
@@ -107,14 +109,15 @@ class ObservedAttention:
     def __call__(
         self,
         q: Float[Tensor, "batch head seq d_k"],
-        k: Float[Tensor, "batch head kv d_k"],
-        v: Float[Tensor, "batch head kv d_k"],
+        k: Float[Tensor, "batch kv_head kv d_k"],  # as many heads as queries, or fewer that groups of them share
+        v: Float[Tensor, "batch kv_head kv d_k"],
         mask: Bool[Tensor, "*mask #seq kv"] | None,
         is_causal: bool,
         need_weights: bool,
     ) -> tuple[Float[Tensor, "batch head seq d_k"], Float[Tensor, "batch head seq kv"]]:
         "Return the output and the weights of each head (Vaswani et al., equation 1)."
         q, k, v = (self.observe(part, value) for part, value in zip(INSIDE_ATTENTION, (q, k, v)))
+        k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         if is_causal:
             mask = causal_mask(q.shape[2], k.shape[2], device=q.device)
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, h, T, S)

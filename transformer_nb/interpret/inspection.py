@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..inference.calls import evaluation_mode
+from ..modern.attention import repeat_heads
 from .activations import Replacement, activation_names, activations, is_observable, public_name
 
 # %% ../../nbs/workshop/inspection.ipynb #01fd714c
@@ -140,7 +141,7 @@ class Heads(NamedTuple):
     "The inside of one attention, for one text."
 
     queries: Float[Tensor, "head seq d_k"]
-    keys: Float[Tensor, "head kv d_k"]
+    keys: Float[Tensor, "head kv d_k"]  # repeated for each query head where several share them
     values: Float[Tensor, "head kv d_k"]
     weights: Float[Tensor, "head seq kv"]
 
@@ -151,6 +152,13 @@ class Inspection(NamedTuple):
     attention: dict[str, Heads]  # by the name of the attention
     residual: dict[str, Float[Tensor, "seq d_model"]]  # the embeddings, then after each layer
     lens: dict[str, Float[Tensor, "seq vocab"]]  # logits after each layer; empty without a head
+
+
+def _heads(name: str, seen: dict[str, Tensor]) -> Heads:
+    "Return what was recorded inside one attention for one text, with keys and values for each query head."
+    queries, keys, values, weights = (seen[f"{name}.{part}"].float() for part in Heads._fields)
+    n_heads = queries.shape[1]
+    return Heads(queries[0], repeat_heads(keys, n_heads)[0], repeat_heads(values, n_heads)[0], weights[0])
 
 
 def inspect_model(
@@ -171,9 +179,6 @@ def inspect_model(
         with recorded as seen:
             model(*inputs)
         lens = {name: logits[0].float() for name, logits in _lens(model, seen).items()}
-    heads = {
-        name: Heads(*(seen[f"{name}.{part}"][0].float() for part in Heads._fields))
-        for name in attention_names(model)
-    }
+    heads = {name: _heads(name, seen) for name in attention_names(model)}
     residual = {name: seen[name][0].float() for name in seen if name not in inside}
     return Inspection(heads, residual, lens)
