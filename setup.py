@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     keywords=settings["keywords"],
     packages=find_packages(include=[settings["lib_name"], settings["lib_name"] + ".*"]),
-    package_data={settings["lib_name"]: ["data/*", "notebook/explorer.*", "py.typed"]},
+    package_data={settings["lib_name"]: ["data/*", "notebook/explorer.*", "*.pyi", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench")},

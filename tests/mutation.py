@@ -170,15 +170,19 @@ transformer
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
 config.precision
     and x.dtype != torch.float64: -> :  # autocast rounds float64
-config.model
+config.parts
     "gelu": F.gelu -> "gelu": F.silu  # another activation
+config.registry
+    import_module(f"{PACKAGE}.{self.modules[name]}") -> pass  # nothing is imported
+    return name in self.data -> return True  # each name is known
+config.model
     self.head_dim is None and self.d_model % self.n_heads: -> False:  # heads that do not fit
     name not in known and value is not None -> False  # options that nobody reads
     self.head_dim or self.d_model // self.n_heads -> self.d_model // self.n_heads  # the size of a head is not heard
     self.sliding_window[layer] -> self.sliding_window[0]  # the window of the first layer in all
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> nn.Identity()  # no last norm
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> self.make_norm(self.d_model)  # one norm too many
-    None if make is None else make(self) -> None  # no rotation
+    ROTATIONS[self.positions](self) if self.positions in ROTATIONS else None -> None  # no rotation
 config.fields
     not isinstance(value, int) or value < smallest -> not isinstance(value, int)  # sizes below the smallest
     0 <= value < below -> 0 <= value <= below  # a probability of one
@@ -524,7 +528,7 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
-    shared |= {f"config.{name}": "transformer" for name in ("fields", "initialization", "model", "precision")}
+    shared |= {f"config.{name}": "transformer" for name in ("fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())

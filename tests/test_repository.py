@@ -290,7 +290,7 @@ def imports_of(module):
 
 WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer_norm", "multi_head_attention", "transformer", "generation", "training"]
 SEAMS = {  # what a chapter may import from behind the walk
-    "tokenization": {"data.text_files", "data.tokenizer_files"},
+    "tokenization": {"config.registry", "data.text_files", "data.tokenizer_files"},
     "multi_head_attention": {"inference.cache"},
     "transformer": {"config.model", "config.initialization", "config.precision", "inference.cache"},
     "generation": {"inference.cache", "inference.calls", "cpu.decoding"},
@@ -364,8 +364,41 @@ def test_the_oldest_versions_that_are_promised_are_the_oldest_that_are_tested():
 
 
 def test_every_public_name_is_there():
-    assert sorted(transformer_nb.__all__) == transformer_nb.__all__
+    (stub,) = re.findall(r"^__all__ = (.*)", (LIBRARY / "__init__.pyi").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert ast.literal_eval(stub) == transformer_nb.__all__ == sorted(transformer_nb.__all__)
     assert all(hasattr(transformer_nb, name) for name in transformer_nb.__all__)
+
+
+EACH_TABLE = """
+from transformer_nb.config.model import PARTS, ROTATIONS
+from transformer_nb.config.registry import import_everything
+from transformer_nb.config.training import OPTIMIZERS
+from transformer_nb.runs.checkpoints import MODELS
+from transformer_nb.tokenization import TOKENIZERS
+
+import_everything()
+for kind, table in {**PARTS, "rotation": ROTATIONS, "optimizer": OPTIMIZERS, "model": MODELS, "tokenizer": TOKENIZERS}.items():
+    assert set(table.data) == set(table.modules), (kind, set(table.data) ^ set(table.modules))
+"""
+
+
+def test_each_table_names_the_modules_that_add_to_it():
+    subprocess.run([sys.executable, "-c", EACH_TABLE], check=True)
+
+
+def test_a_part_is_there_for_whoever_imports_one_module_alone():
+    program = (
+        "from transformer_nb.config.model import PARTS, TransformerConfig; import sys; assert 'torch' not in sys.modules;"
+        "config = TransformerConfig.preset('modern', norm='rms', feed_forward='gated');"
+        "from transformer_nb.transformer import LanguageModel; LanguageModel(config)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_package_has_its_names_and_modules_and_no_others():
+    assert transformer_nb.training.train is transformer_nb.train and {*transformer_nb.__all__} <= {*dir(transformer_nb)}
+    with pytest.raises(AttributeError, match="module 'transformer_nb' has no attribute 'no_such_name'"):
+        transformer_nb.no_such_name
 
 
 def test_the_examples_of_the_readme_give_what_they_say(capsys):

@@ -54,123 +54,34 @@ Masks are boolean, and True means "may be attended".
 
 __version__ = "0.1.0"
 
-from .attention import (
-    causal_mask,
-    dependency_matrix,
-    leak_test,
-    padding_mask,
-    scaled_dot_product_attention,
-)
-from .runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from .config.model import PARTS
-from .diagnosis import Diagnosis, diagnose
-from .embeddings import TokenEmbedding
-from .seq2seq.decoding import (
-    beam_search,
-    gnmt_length_penalty,
-    greedy_decode,
-    label_smoothed_cross_entropy,
-    noam_lr,
-)
-from .seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
-from .generation import generate
-from .inference.cache import KVCache
-from .interpret.activations import activation_names, activations
-from .layer_norm import LayerNorm
-from .multi_head_attention import MultiHeadAttention
-from .modern.attention import GroupedQueryAttention
-from .modern.muon import Muon
-from .notebook.explorer import Exploration, explore
-from .modern.parts import BigramEmbedding, GatedFeedForward, RMSNorm
-from .positional_encoding import (
-    LearnedPositionalEncoding,
-    RotaryPositionalEncoding,
-    SinusoidalPositionalEncoding,
-    sinusoidal_encoding,
-)
-from .convert import from_huggingface, from_torch, to_huggingface
-from .tokenization import (
-    BPETokenizer,
-    CharTokenizer,
-    load_tokenizer,
-    next_token_windows,
-    series_corpus,
-)
-from .training import (
-    History,
-    TrainingConfig,
-    evaluate,
-    train,
-)
-from .transformer import (
-    Decoder,
-    DecoderLayer,
-    Encoder,
-    EncoderDecoder,
-    EncoderLayer,
-    FeedForward,
-    LanguageModel,
-    TransformerConfig,
-    count_parameters,
-    shift_right,
-)
+import ast as _ast
+from importlib import import_module as _import_module
+from pathlib import Path as _Path
 
-__all__ = [
-    "BPETokenizer",
-    "CharTokenizer",
-    "Checkpoint",
-    "Decoder",
-    "DecoderLayer",
-    "Diagnosis",
-    "Encoder",
-    "EncoderDecoder",
-    "EncoderLayer",
-    "Exploration",
-    "FeedForward",
-    "GroupedQueryAttention",
-    "History",
-    "KVCache",
-    "LanguageModel",
-    "LayerNorm",
-    "LearnedPositionalEncoding",
-    "MultiHeadAttention",
-    "Muon",
-    "PARTS",
-    "PairBatches",
-    "PairTokenizer",
-    "RotaryPositionalEncoding",
-    "SinusoidalPositionalEncoding",
-    "TokenEmbedding",
-    "TrainingConfig",
-    "TransformerConfig",
-    "activation_names",
-    "activations",
-    "average_checkpoints",
-    "beam_search",
-    "causal_mask",
-    "count_parameters",
-    "dependency_matrix",
-    "diagnose",
-    "evaluate",
-    "explore",
-    "from_huggingface",
-    "from_torch",
-    "generate",
-    "gnmt_length_penalty",
-    "greedy_decode",
-    "label_smoothed_cross_entropy",
-    "leak_test",
-    "load_checkpoint",
-    "load_tokenizer",
-    "next_token_windows",
-    "noam_lr",
-    "padding_mask",
-    "pair_batch",
-    "save_checkpoint",
-    "scaled_dot_product_attention",
-    "series_corpus",
-    "shift_right",
-    "sinusoidal_encoding",
-    "to_huggingface",
-    "train",
-]
+# The module of each public name, from `__init__.pyi`, where editors find it too. A module is imported when one of
+# its names is first used, so that `transformer-nb --help` need not wait for PyTorch.
+_MODULES = {
+    name.name: node.module
+    for node in _ast.parse(_Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, _ast.ImportFrom)
+    for name in node.names
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    "A public name, or a module of the package."
+    if name in _MODULES:
+        value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+    try:
+        return _import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .config.registry import Registry
 from .data.text_files import split_at_word_ends
 from transformer_nb.data.tokenizer_files import (
     AnyTokenizer,
@@ -229,7 +230,8 @@ class BPETokenizer:
         return cls(read_bpe(path, merges))
 
 # %% ../nbs/00_tokenization.ipynb #750b742f
-TOKENIZERS: dict[str, type] = {"characters": CharTokenizer}  # the name of a list in the file -> the class
+TOKENIZERS = Registry(characters="tokenization", pair_characters="seq2seq.pairs")  # by the name of a list in the file
+TOKENIZERS["characters"] = CharTokenizer
 
 
 def load_tokenizer(path: str | Path) -> AnyTokenizer:
@@ -239,5 +241,5 @@ def load_tokenizer(path: str | Path) -> AnyTokenizer:
     """
     path = find_tokenizer_file(path)
     content = read_json(path)
-    kinds = (kind for name, kind in TOKENIZERS.items() if isinstance(content.get(name), list))
+    kinds = (TOKENIZERS[name] for name in TOKENIZERS if isinstance(content.get(name), list))
     return next(kinds, BPETokenizer).load(path)

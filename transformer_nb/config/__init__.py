@@ -1,7 +1,9 @@
 """What a model and its training are made of, by name.
 
     fields            fields that explain themselves, and their checks
+    registry          tables of names that import a module when a name is used
     model             `TransformerConfig` and the table of parts
+    parts             what the chapters add to that table
     training          `TrainingConfig`
     initialization    the weights that a model starts with
     precision         the dtype of the residual stream under autocast

@@ -6,16 +6,16 @@
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'RECIPES', 'TrainingConfig']
 
 # %% ../../nbs/workshop/training_configuration.ipynb #56be6e0c
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from .fields import check_choices, check_integers, check_numbers, config_field
 from .model import PRESETS
+from .registry import Registry
 
 # %% ../../nbs/workshop/training_configuration.ipynb #5f14ed16
 SCHEDULES = ("cosine", "linear", "noam", "constant")
 PRECISIONS = ("float32", "bf16")
-OPTIMIZERS: dict[str, Callable] = {}  # functions of model and config that make optimizers
+OPTIMIZERS = Registry(adamw="training", muon="modern.muon")  # functions of model and config
 RECIPES: dict[str, dict] = {
     "modern": dict(  # chapter 12 measures what each of these is worth
         optimizer="muon",

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..config.model import PARTS, PRESETS, TransformerConfig
+from ..config.model import PARTS, TransformerConfig
 from ..embeddings import TokenEmbedding
 from ..transformer import InputEmbedding
 
@@ -115,4 +115,3 @@ class BigramEmbedding(InputEmbedding):
 
 
 PARTS["embedding"]["bigram"] = BigramEmbedding
-PRESETS["modern"] = dict(positions="rotary", embedding="bigram", tie_embeddings=False)  # what page 12 finds to pay

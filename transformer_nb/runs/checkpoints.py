@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
+from ..config.registry import Registry
 from ..data.tokenizer_files import AnyTokenizer
 from ..tokenization import load_tokenizer
 from ..transformer import EncoderDecoder, LanguageModel, TransformerConfig
@@ -37,10 +38,13 @@ class Checkpoint(NamedTuple):
 
 
 # What can be saved: by the name of a class, the class and the class of its configuration.
-MODELS: dict[str, tuple[type, type]] = {
-    "LanguageModel": (LanguageModel, TransformerConfig),
-    "EncoderDecoder": (EncoderDecoder, TransformerConfig),
-}
+MODELS = Registry(
+    LanguageModel="runs.checkpoints",
+    EncoderDecoder="runs.checkpoints",
+    MaskedLanguageModel="convert.bert",
+)
+MODELS["LanguageModel"] = (LanguageModel, TransformerConfig)
+MODELS["EncoderDecoder"] = (EncoderDecoder, TransformerConfig)
 CHECKPOINT_FILES = {"model.safetensors", "config.json", "tokenizer.json", "training.safetensors"}
 RUN_FILES = {"metrics.jsonl", "tensorboard", "best", "best.old"}  # beside the checkpoints of a run
 
