@@ -74,11 +74,12 @@ positional_encoding
     base ** (-pair / d_model) -> base ** (-pair / (2 * d_model))  # another exponent
     torch.arange(length, dtype=torch.float64) -> torch.arange(1, length + 1, dtype=torch.float64)  # off by one
     (angle.sin(), angle.cos()) -> (angle.cos(), angle.sin())  # cosine and sine exchanged
-    x + self.table[rows] -> x + 2 * self.table[rows]  # added twice
+    x + self.table(end, x)[rows] -> x + 2 * self.table(end, x)[rows]  # added twice
     slice(offset, offset + length), offset + length -> slice(0, length), offset + length  # the cache forgets where it is
     offset[:, None] + torch.arange -> torch.arange  # each text of a batch begins at 0, padded or not
     waves[:, 0::2], waves[:, 1::2] -> waves[:, 1::2], waves[:, 0::2]  # cosines before sines
-    self.cosines[offset:end], self.sines[offset:end] -> self.cosines[: end - offset], self.sines[: end - offset]  # and for rotary
+    self.table(end, x)[offset:end] -> self.table(end, x)[: end - offset]  # and for rotary
+    exact = x.to(turn.dtype) -> exact, turn = x, turn.to(x.dtype)  # rotated in half precision
     a * cos - b * sin -> a * cos + b * sin  # no rotation
     x[..., 0::2], x[..., 1::2] -> x.chunk(2, dim=-1)  # other pairs
 attention
@@ -168,6 +169,11 @@ transformer
     torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1) -> torch.cat((torch.full((len(target), 2), start), target[:, :-2]), dim=1)  # shifted twice
     to_autocast_dtype(self.dropout(x)) -> to_autocast_dtype(x)  # no dropout of embeddings
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
+config.position_table
+    torch.promote_types(x.dtype, torch.float32) -> x.dtype  # a table in half precision
+    len(rows) < length or rows.device -> rows.device  # it does not grow
+    rows.device != x.device or  ->   # it stays on the meta device
+    with torch.inference_mode(False): -> if True:  # a table that training cannot use
 config.precision
     and x.dtype != torch.float64: -> :  # autocast rounds float64
 config.parts
@@ -527,7 +533,7 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
+    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"config.{name}": "transformer" for name in ("fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]

@@ -1,6 +1,8 @@
 "Sinusoids equal the paper's formula, rotations are rotations, and a position is the same whatever the offset."
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -184,7 +186,8 @@ def test_a_rotation_is_a_product_of_complex_numbers(float64_by_default):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_module_rotates_as_the_function_does(dtype):
     x, encoding = torch.randn(2, 3, 20, 8, dtype=dtype), RotaryPositionalEncoding(20, 8).to(dtype)
-    assert_same(encoding(x), apply_rotary(x, encoding.cosines, encoding.sines))
+    angle = angles(20, 8).to(dtype)
+    assert_same(encoding(x), apply_rotary(x, angle.cos(), angle.sin()))
 
 
 def test_position_zero_is_not_rotated():
@@ -218,3 +221,55 @@ def test_a_position_before_0_gets_row_0(kind):
 
 def test_all_sines_may_come_before_all_cosines():
     assert_same(sinusoidal_encoding(5, 7, interleaved=False), sinusoidal_encoding(5, 7)[:, [0, 2, 4, 6, 1, 3, 5]])
+
+
+COMPUTED = [SinusoidalPositionalEncoding, RotaryPositionalEncoding]
+
+
+def on_meta(kind):
+    with torch.device("meta"):
+        return kind(8, 6)
+
+
+REBUILT = {
+    "rounded": lambda kind: kind(8, 6).bfloat16().float(),
+    "halved": lambda kind: kind(8, 6).half().float(),
+    "meta, to_empty": lambda kind: on_meta(kind).to_empty(device="cpu"),
+    "meta, assign": on_meta,
+    "copied": lambda kind: copy.deepcopy(kind(8, 6).bfloat16()).float(),
+    "pickled": lambda kind: pickle.loads(pickle.dumps(kind(8, 6).bfloat16())).float(),
+    "built in bfloat16": lambda kind: in_default_dtype(torch.bfloat16, kind),
+}
+
+
+def in_default_dtype(dtype, kind):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return kind(8, 6)
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+@pytest.mark.parametrize("how", REBUILT)
+def test_a_table_is_exact_however_its_model_was_built(kind, how):
+    x = torch.randn(2, 8, 6)
+    assert REBUILT[how](kind)(x).equal(kind(8, 6)(x))
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_float64_vectors_get_a_table_of_float64(kind):
+    x = torch.randn(2, 300, 6, dtype=torch.float64)
+    angle = angles(300, 6)
+    sinusoids = x + torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+    expected = sinusoids if kind is SinusoidalPositionalEncoding else apply_rotary(x, angle.cos(), angle.sin())
+    torch.testing.assert_close(kind(8, 6)(x), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype, digits", [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_a_rotation_in_half_precision_is_rounded_once(dtype, digits):
+    x = torch.randn(2000, 6).to(dtype)
+    exact = RotaryPositionalEncoding(8, 6)(x.double())
+    error = (RotaryPositionalEncoding(8, 6)(x).double() - exact).abs() / exact.abs().clamp(min=1e-3)
+    assert error.max() < digits

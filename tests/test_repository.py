@@ -291,6 +291,7 @@ def imports_of(module):
 WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer_norm", "multi_head_attention", "transformer", "generation", "training"]
 SEAMS = {  # what a chapter may import from behind the walk
     "tokenization": {"config.registry", "data.text_files", "data.tokenizer_files"},
+    "positional_encoding": {"config.position_table"},
     "multi_head_attention": {"inference.cache"},
     "transformer": {"config.model", "config.initialization", "config.precision", "inference.cache"},
     "generation": {"inference.cache", "inference.calls", "cpu.decoding"},

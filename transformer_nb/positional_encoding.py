@@ -4,12 +4,16 @@
 
 # %% auto #0
 __all__ = ['angles', 'sinusoidal_encoding', 'apply_rotary', 'position_rows', 'SinusoidalPositionalEncoding',
-           'LearnedPositionalEncoding', 'NoPositionalEncoding', 'RotaryPositionalEncoding']
+           'LearnedPositionalEncoding', 'NoPositionalEncoding', 'rotations', 'RotaryPositionalEncoding']
 
 # %% ../nbs/02_positional_encoding.ipynb #p0200003
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from .config.position_table import PositionTable
 
 # %% ../nbs/02_positional_encoding.ipynb #p0200023
 def angles(
@@ -27,6 +31,7 @@ def sinusoidal_encoding(
     length: int,  # T, positions counted from 0
     d_model: int,  # features of each position
     interleaved: bool = True,  # False puts all sines before all cosines
+    dtype: torch.dtype | None = None,  # by default PyTorch's
 ) -> Float[Tensor, "seq d_model"]:
     """Returns sines in the even features and cosines in the odd ones (Vaswani et al., section 3.5).
 
@@ -40,7 +45,7 @@ def sinusoidal_encoding(
     waves = waves.flatten(1)[:, :d_model]  # (seq, d_model)
     if not interleaved:
         waves = torch.cat((waves[:, 0::2], waves[:, 1::2]), dim=1)
-    return waves.to(torch.get_default_dtype())
+    return waves.to(dtype or torch.get_default_dtype())
 
 # %% ../nbs/02_positional_encoding.ipynb #p0200046
 def apply_rotary(
@@ -76,9 +81,7 @@ class SinusoidalPositionalEncoding(nn.Module):
         interleaved: bool = True,  # False puts all sines before all cosines
     ):
         super().__init__()
-        self.interleaved = interleaved
-        table = sinusoidal_encoding(length, d_model, interleaved)
-        self.register_buffer("table", table, persistent=False)
+        self.table = PositionTable(partial(sinusoidal_encoding, d_model=d_model, interleaved=interleaved), length, d_model)
 
     def forward(
         self,
@@ -87,11 +90,7 @@ class SinusoidalPositionalEncoding(nn.Module):
     ) -> Float[Tensor, "*batch seq d_model"]:
         "Returns each vector plus the encoding of its position."
         rows, end = position_rows(offset, x.shape[-2])
-        if end > len(self.table):
-            with torch.inference_mode(False):  # the table outlives the call
-                table = sinusoidal_encoding(2 * end, x.shape[-1], self.interleaved)
-                self.table = table.to(self.table)
-        return x + self.table[rows]
+        return x + self.table(end, x)[rows].to(x.dtype)
 
 # %% ../nbs/02_positional_encoding.ipynb #p02000ab
 class LearnedPositionalEncoding(nn.Module):
@@ -132,6 +131,17 @@ class NoPositionalEncoding(nn.Module):
         return x
 
 # %% ../nbs/02_positional_encoding.ipynb #p02000af
+def rotations(
+    length: int,  # T, positions counted from 0
+    d_k: int,  # features of a query or key
+    base: float = 10_000.0,  # the larger, the slower the slow pairs turn
+    dtype: torch.dtype | None = None,  # by default PyTorch's
+) -> Float[Tensor, "seq pair 2"]:
+    "Returns the cosine and the sine of the angle of each position and pair."
+    angle = angles(length, d_k, base)
+    return torch.stack((angle.cos(), angle.sin()), dim=-1).to(dtype or torch.get_default_dtype())
+
+
 class RotaryPositionalEncoding(nn.Module):
     """Rotates each pair of features of queries or keys by the angle of its position (RoPE).
 
@@ -148,11 +158,7 @@ class RotaryPositionalEncoding(nn.Module):
             raise ValueError(
                 f"rotary positions rotate pairs of features, so d_k must be even, got {d_k}"
             )
-        self.d_k, self.base = d_k, base
-        angle = angles(length, d_k, base)
-        dtype = torch.get_default_dtype()
-        self.register_buffer("cosines", angle.cos().to(dtype), persistent=False)
-        self.register_buffer("sines", angle.sin().to(dtype), persistent=False)
+        self.table = PositionTable(partial(rotations, d_k=d_k, base=base), length, d_k)
 
     def forward(
         self,
@@ -161,13 +167,9 @@ class RotaryPositionalEncoding(nn.Module):
     ) -> Float[Tensor, "*batch seq d_k"]:
         "Returns each pair (a, b) as (a cos - b sin, a sin + b cos)."
         end = offset + x.shape[-2]
-        if end > len(self.cosines):
-            with torch.inference_mode(False):  # the tables outlive the call
-                angle = angles(2 * end, self.d_k, self.base)
-                self.cosines, self.sines = angle.cos().to(self.cosines), angle.sin().to(self.sines)
-        cos, sin = self.cosines[offset:end], self.sines[offset:end]
-        eager = x.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling()
-        if eager and x.dtype == cos.dtype == torch.float32:  # the compiler knows no complex numbers
-            pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())  # (..., seq, pair)
-            return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
-        return apply_rotary(x, cos, sin)
+        turn = self.table(end, x)[offset:end]  # (seq, pair, 2)
+        exact = x.to(turn.dtype)
+        if x.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():  # no complex numbers there
+            return apply_rotary(exact, *turn.unbind(-1)).to(x.dtype)
+        pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)).contiguous())  # (..., seq, pair)
+        return torch.view_as_real(pairs * torch.view_as_complex(turn)).flatten(-2).to(x.dtype)
