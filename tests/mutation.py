@@ -170,9 +170,9 @@ transformer
     to_autocast_dtype(self.dropout(x)) -> to_autocast_dtype(x)  # no dropout of embeddings
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
 config.position_table
-    torch.promote_types(x.dtype, torch.float32) -> x.dtype  # a table in half precision
+    torch.promote_types(torch.get_default_dtype(), torch.float32) -> torch.get_default_dtype()  # a table in half precision
     len(rows) < length or rows.device -> rows.device  # it does not grow
-    rows.device != x.device or  ->   # it stays on the meta device
+    or rows.device != x.device: -> :  # it stays on the meta device
     with torch.inference_mode(False): -> if True:  # a table that training cannot use
 config.precision
     and x.dtype != torch.float64: -> :  # autocast rounds float64
@@ -190,9 +190,9 @@ config.model
     self.make_norm(self.d_model) if self.final_norm else nn.Identity() -> self.make_norm(self.d_model)  # one norm too many
     ROTATIONS[self.positions](self) if self.positions in ROTATIONS else None -> None  # no rotation
 config.fields
-    not isinstance(value, int) or value < smallest -> not isinstance(value, int)  # sizes below the smallest
+    not isinstance(value, Integral) or value < smallest -> not isinstance(value, int)  # sizes below the smallest
     0 <= value < below -> 0 <= value <= below  # a probability of one
-    if value not in names: -> if False:  # names that nobody knows
+    or value not in names: -> if False:  # names that nobody knows
 config.initialization
     0.02 / math.sqrt(2 * config.n_layers) -> 0.02  # a stream that grows with the depth
 inference.cache
@@ -315,7 +315,6 @@ runs.loop
 runs.checkpoints
     raise FloatingPointError( -> print(  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
-    if tables > LARGEST_TABLES: -> if False:  # tables of any size
     if layers > tensors: -> if False:  # a billion layers are tried
     old.rename(directory) -> pass  # an error between the renames loses the old one
     directory.rename(old) -> shutil.rmtree(directory)  # deleted before the new one is there

@@ -464,7 +464,7 @@ def test_a_configuration_that_asks_for_a_terabyte_is_refused_before_it_is_given(
 
 @pytest.mark.parametrize("options, message", [
     (dict(vocab_size=10**7), r"asks for \d+ weights, and the file has"),
-    (dict(positions="sinusoidal", block_size=10**8), r"asks for tables of \d+ numbers"),
+    (dict(positions="sinusoidal", block_size=10**12), r"block_size must be below 2147483648, got 1000000000000"),
 ])
 def test_what_is_asked_for_is_counted_first(tmp_path, options, message):
     save_checkpoint(tmp_path / "m", small_language_model(positions="sinusoidal"))
@@ -474,6 +474,17 @@ def test_what_is_asked_for_is_counted_first(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         load_checkpoint(tmp_path / "m")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_a_long_window_costs_no_memory_until_it_is_used(tmp_path, positions):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = small_language_model(positions=positions, block_size=10**9)
+    save_checkpoint(tmp_path / "m", model)
+    loaded = load_checkpoint(tmp_path / "m").model
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000  # kilobytes; all rows would take 64 GB
+    ids = torch.randint(model.config.vocab_size, (1, 6))
+    assert loaded(ids).equal(model.eval()(ids))
 
 
 def strange_json():

@@ -186,8 +186,8 @@ def test_a_rotation_is_a_product_of_complex_numbers(float64_by_default):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_module_rotates_as_the_function_does(dtype):
     x, encoding = torch.randn(2, 3, 20, 8, dtype=dtype), RotaryPositionalEncoding(20, 8).to(dtype)
-    angle = angles(20, 8).to(dtype)
-    assert_same(encoding(x), apply_rotary(x, angle.cos(), angle.sin()))
+    cos, sin = (table.float().to(dtype) for table in (angles(20, 8).cos(), angles(20, 8).sin()))
+    assert_same(encoding(x), apply_rotary(x, cos, sin))
 
 
 def test_position_zero_is_not_rotated():
@@ -259,12 +259,13 @@ def test_a_table_is_exact_however_its_model_was_built(kind, how):
 
 
 @pytest.mark.parametrize("kind", COMPUTED)
-def test_float64_vectors_get_a_table_of_float64(kind):
+def test_float64_stays_float64_and_is_exact_where_it_is_the_default(kind):
     x = torch.randn(2, 300, 6, dtype=torch.float64)
     angle = angles(300, 6)
     sinusoids = x + torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
     expected = sinusoids if kind is SinusoidalPositionalEncoding else apply_rotary(x, angle.cos(), angle.sin())
-    torch.testing.assert_close(kind(8, 6)(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(in_default_dtype(torch.float64, kind)(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(kind(8, 6).double()(x), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype, digits", [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])

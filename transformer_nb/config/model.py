@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from .fields import check_choices, check_integers, check_numbers, config_field
+from .fields import check_choices, check_flags, check_integers, check_numbers, config_field
 from .registry import Registry
 
 # %% ../../nbs/workshop/model_configuration.ipynb #8446e82d
@@ -115,7 +115,10 @@ class TransformerConfig:
         check_integers(self, vocab_size=1, block_size=1, n_layers=1, n_heads=1, d_model=1, d_ff=1)
         check_numbers(self, "dropout", "attention_dropout", below=1)
         check_numbers(self, "norm_eps", "rotary_base")
+        check_flags(self, "bias", "norm_first", "scale_embeddings", "tie_embeddings", "share_embeddings")
         check_choices(self, **PARTS)
+        if self.block_size >= 2**31:
+            raise ValueError(f"block_size must be below {2**31}, got {self.block_size}")
         if self.rotary_base == 0:
             raise ValueError("rotary_base must be above 0, got 0")
         check_attention(self)

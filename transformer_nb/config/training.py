@@ -8,7 +8,7 @@ __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'RECIPES', 'TrainingConfig']
 # %% ../../nbs/workshop/training_configuration.ipynb #56be6e0c
 from dataclasses import dataclass
 
-from .fields import check_choices, check_integers, check_numbers, config_field
+from .fields import check_choices, check_flags, check_integers, check_numbers, config_field
 from .model import PRESETS
 from .registry import Registry
 
@@ -105,6 +105,7 @@ class TrainingConfig:
             "grad_clip",
         )
         check_numbers(self, "beta2", "label_smoothing", below=1)
+        check_flags(self, "shard", "compile")
         check_choices(self, schedule=SCHEDULES, optimizer=OPTIMIZERS, precision=PRECISIONS)
 
     @classmethod
