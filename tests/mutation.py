@@ -373,9 +373,12 @@ convert.family
     family.aliases.get(name, name) -> name  # options under other names are not read
     ("query", "key", "value") -> ("key", "query", "value")  # joined in another order
     if unknown: -> if False:  # weights that belong nowhere are dropped
+    check_known_options(family.title, config, known) -> pass  # an option that nobody knows is ignored
+    if ours in renamed and not weight.equal(renamed[ours]): -> if False:  # one of two different weights is dropped
 convert.gpt2
     layer_norm_epsilon=1e-5 -> layer_norm_epsilon=1e-6  # another default
     weight = weight.T -> pass  # matrices not turned
+    weight.T if name.endswith(GPT2_TRANSPOSED) else weight -> weight  # written as it is stored here
     scale /= int(name.split(".")[1]) + 1 -> scale /= int(name.split(".")[1]) + 2  # layers counted from another end
     dropout="resid_pdrop" -> dropout="attn_pdrop"  # one dropout for another
 convert.bert
@@ -389,7 +392,8 @@ convert.marian
     interleaved=False) -> interleaved=True)  # sines and cosines interleaved
     head="linear_with_bias" -> head="linear"  # a head without its bias
     scale_embeddings="scale_embedding" -> scale_embeddings="tie_word_embeddings"  # scaled unasked
-    f"{stack}_attention_heads" -> "encoder_attention_heads"  # the heads of the encoder in the decoder
+    f"{stack}_{theirs}" -> f"encoder_{theirs}"  # the sizes of the encoder in the decoder
+    restored["shared.weight"] = restored["encoder.embed_tokens.weight"] -> pass  # a shared embedding is not written
     if not all(embedding.equal(found[0]) for embedding in found): -> if False:  # one of two different embeddings is dropped
 convert.llama
     config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
@@ -398,11 +402,14 @@ convert.llama
 convert.huggingface
     or (directory / "model.safetensors").exists() -> or False  # an index that was left there counts more than the file
     if not isinstance(config, dict): -> if False:  # any JSON will do
+    check_options(family, config) -> pass  # options without a counterpart are ignored
+    check_layer_counts(family, config, weights) -> pass  # a billion layers are built
     check_weights(shapes, renamed) -> pass  # memory for whatever is asked
 convert.export
-    require_options("GPT-2", {**vars(config), "is_causal": model.is_causal}, GPT2_REQUIRES) -> pass  # what GPT-2 does not have is written
+    if not found: -> if True:  # what a family does not have is written
+    if parts.get(name) is not made.get(name): -> if False:  # a module of one's own is written as the usual one
+    weight.clone() if shared or part else weight -> weight  # a file holds no part of a tensor
     or any(directory.iterdir()) -> or False  # written over what was there
-    parameter.T if transposed else parameter -> parameter  # written as it is stored here
 convert.comparison
     if ours not in INCOMPARABLE -> if True  # outputs that are not the same
 modern.muon

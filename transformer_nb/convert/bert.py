@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BERT_OPTIONS', 'BERT', 'BERT_FOR_MASKED_LM', 'BertConfig', 'BertEmbedding', 'BertHead', 'MaskedLanguageModel',
-           'bert_config', 'build_bert_encoder', 'build_masked_language_model', 'adapt_bert_weights']
+           'EmbeddingEncoder', 'bert_config', 'build_bert_encoder', 'build_masked_language_model', 'describe_bert',
+           'adapt_bert_weights', 'restore_bert_weights']
 
 # %% ../../nbs/workshop/convert_bert.ipynb #acfbba28
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..config.fields import check_integers, config_field
+from ..config.initialization import initialize
 from ..config.model import PARTS, TransformerConfig
 from .family import ModelFamily
-from .options import map_options, require_options
+from .options import map_options, map_options_back
 from ..embeddings import TokenEmbedding
 from ..runs.checkpoints import MODELS
 from ..transformer import Encoder, InputEmbedding, LanguageModel
@@ -101,7 +103,20 @@ class MaskedLanguageModel(LanguageModel):
     is_causal = False
 
 
+class EmbeddingEncoder(Encoder):
+    "Indices to vectors: an encoder with the embedding that its configuration names, and no head."
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+    ):
+        super().__init__(config, PARTS["embedding"][config.embedding](config))
+        self.config = config
+        initialize(self)
+
+
 MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig)
+MODELS["EmbeddingEncoder"] = (EmbeddingEncoder, BertConfig)
 
 # %% ../../nbs/workshop/convert_bert.ipynb #15591d36
 BERT_OPTIONS = dict(
@@ -123,21 +138,15 @@ BERT_OPTIONS = dict(
 def bert_config(
     config: dict,  # BERT's, complete
 ) -> BertConfig:
-    """The configuration of a BERT in this package.
-
-    Raises ValueError for a BERT that is a decoder, or has other positions than learned ones.
-    """
-    required = dict(is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
-    require_options("BERT", config, required)
+    "The configuration of a BERT in this package."
     return BertConfig(**map_options(config, BERT_OPTIONS))
 
 
 def build_bert_encoder(
     config: dict,  # BERT's, complete
-) -> Encoder:
+) -> EmbeddingEncoder:
     "A freshly initialized encoder of the shape of a BERT, which takes indices and returns vectors."
-    options = bert_config(config)
-    return Encoder(options, BertEmbedding(options))
+    return EmbeddingEncoder(bert_config({**config, "tie_word_embeddings": True}))  # it has no head
 
 
 def build_masked_language_model(
@@ -146,22 +155,53 @@ def build_masked_language_model(
     "A freshly initialized BERT with the head that predicts masked tokens; it returns logits."
     return MaskedLanguageModel(bert_config(config))
 
+
+def describe_bert(
+    model: EmbeddingEncoder | MaskedLanguageModel,
+) -> dict[str, object]:
+    "The options of a BERT of the shape of a model of this package."
+    if not isinstance(model.config, BertConfig):
+        kind = type(model.config).__name__
+        raise ValueError(f"BERT: a configuration of kind {kind} cannot be converted, only BertConfig")
+    return map_options_back(model.config, BERT_OPTIONS)
+
 # %% ../../nbs/workshop/convert_bert.ipynb #2108e76f
 def adapt_bert_weights(
     weights: dict[str, Tensor],  # by BERT's names
-    config: dict,  # ignored
+    config: dict,  # BERT's, complete
 ) -> dict[str, Tensor]:
-    "The weights with gamma and beta of old files under their present names."
+    """The weights with gamma and beta of old files under their present names.
+
+    The bias of the output projection has two names; untied, only that of the decoder is used.
+    """
     new = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
     adapted = {}
     for name, weight in weights.items():
         for old, present in new.items():
             name = name.replace(old, present)
         adapted[name] = weight
+    if "cls.predictions.decoder.bias" in adapted and not config["tie_word_embeddings"]:
+        adapted.pop("cls.predictions.bias", None)
     return adapted
+
+
+def restore_bert_weights(
+    weights: dict[str, Tensor],  # by BERT's names
+    config: dict,  # BERT's, complete
+) -> dict[str, Tensor]:
+    "The weights with the bias of the output projection under its other name, or untied under both."
+    restored = dict(weights)
+    restored["cls.predictions.bias"] = restored["cls.predictions.decoder.bias"]
+    if config["tie_word_embeddings"]:
+        del restored["cls.predictions.decoder.bias"]
+    return restored
 
 # %% ../../nbs/workshop/convert_bert.ipynb #6bcf28ce
 BERT = ModelFamily(
+    title="BERT",
+    model_type="bert",
+    architecture="BertModel",
+    model=EmbeddingEncoder,
     defaults=dict(
         vocab_size=30522,
         hidden_size=768,
@@ -174,11 +214,16 @@ BERT = ModelFamily(
         max_position_embeddings=512,
         type_vocab_size=2,
         layer_norm_eps=1e-12,
-        is_decoder=False,
-        add_cross_attention=False,
         tie_word_embeddings=True,
     ),
     build=build_bert_encoder,
+    describe=describe_bert,
+    layers={"num_hidden_layers": "encoder.layer"},
+    required=dict(position_embedding_type="absolute"),
+    unused=(
+        "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers"
+        " pooler_size_per_head pooler_type"
+    ).split(),
     names={
         "embeddings.word_embeddings": "embedding.tokens",
         "embeddings.position_embeddings": "embedding.positions",
@@ -198,11 +243,16 @@ BERT = ModelFamily(
         "encoder.layer.*": "layers.*",
     },
     prefix="bert.",
+    unprefixed="",  # nothing is written with it
     adapt_weights=adapt_bert_weights,
     ignored=r"embeddings\.(position_ids|token_type_ids)$|pooler\.|cls\.",
 )
 BERT_FOR_MASKED_LM = BERT._replace(
+    architecture="BertForMaskedLM",
+    model=MaskedLanguageModel,
     build=build_masked_language_model,
+    restore_weights=restore_bert_weights,
+    unprefixed=r"cls\.",
     names={
         **BERT.names,
         "cls.predictions": "head.projection",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STACKS', 'MARIAN_OPTIONS', 'MARIAN', 'sines_before_cosines', 'output_projection_with_bias', 'shares_embeddings',
-           'stack_config', 'build_marian', 'check_sinusoids', 'adapt_marian_embeddings', 'adapt_marian_weights',
-           'marian_names']
+           'stack_options', 'stack_config', 'build_marian', 'describe_marian', 'check_sinusoids',
+           'adapt_marian_embeddings', 'adapt_marian_weights', 'restore_marian_weights', 'marian_names']
 
 # %% ../../nbs/workshop/convert_marian.ipynb #91798cf4
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config.model import PARTS, TransformerConfig
 from .family import ModelFamily
-from .options import map_options
+from .options import map_options, map_options_back
 from ..positional_encoding import SinusoidalPositionalEncoding, sinusoidal_encoding
 from ..transformer import EncoderDecoder, InputEmbedding, output_projection
 
@@ -58,20 +58,25 @@ def shares_embeddings(
     return config["share_encoder_decoder_embeddings"] and config["tie_word_embeddings"]
 
 
+def stack_options(
+    stack: str,  # one of `STACKS`
+) -> dict[str, str]:
+    "The table of the options of one stack, from ours to theirs."
+    sizes = dict(n_layers="layers", n_heads="attention_heads", d_ff="ffn_dim")
+    return MARIAN_OPTIONS | {ours: f"{stack}_{theirs}" for ours, theirs in sizes.items()}
+
+
 def stack_config(
     stack: str,  # one of `STACKS`
     config: dict,  # Marian's, complete
 ) -> TransformerConfig:
     "The configuration of one stack in this package."
-    names = MARIAN_OPTIONS | dict(
-        n_layers=f"{stack}_layers", n_heads=f"{stack}_attention_heads", d_ff=f"{stack}_ffn_dim"
-    )
     shared, vocab_size = shares_embeddings(config), config["vocab_size"]
     if stack == "decoder" and not shared:
         vocab_size = config["decoder_vocab_size"] or vocab_size
     parts = dict(positions="sinusoidal_halves", head="linear_with_bias")
     fixed = dict(norm_first=False, share_embeddings=shared)
-    return TransformerConfig(vocab_size, **map_options(config, names), **parts, **fixed)
+    return TransformerConfig(vocab_size, **map_options(config, stack_options(stack)), **parts, **fixed)
 
 
 def build_marian(
@@ -79,6 +84,20 @@ def build_marian(
 ) -> EncoderDecoder:
     "A freshly initialized encoder-decoder of the shape of a Marian translator."
     return EncoderDecoder(*(stack_config(stack, config) for stack in STACKS))
+
+
+def describe_marian(
+    model: EncoderDecoder,
+) -> dict[str, object]:
+    "The options of a Marian translator of the shape of an encoder-decoder."
+    configs, options = dict(zip(STACKS, (model.config, model.target_config))), {}
+    for stack, config in configs.items():
+        options |= map_options_back(config, stack_options(stack))
+    return options | dict(
+        vocab_size=model.config.vocab_size,
+        decoder_vocab_size=model.target_config.vocab_size,
+        share_encoder_decoder_embeddings=model.config.share_embeddings,
+    )
 
 # %% ../../nbs/workshop/convert_marian.ipynb #17374628
 def check_sinusoids(
@@ -132,6 +151,20 @@ def adapt_marian_weights(
             check_sinusoids(f"{stack}.embed_positions", table)
     return adapt_marian_embeddings(adapted, config)
 
+
+def restore_marian_weights(
+    weights: dict[str, Tensor],  # by Marian's names
+    config: dict,  # Marian's, complete
+) -> dict[str, Tensor]:
+    "The weights with the shared embedding by its own name, and the head's bias as a matrix."
+    restored = dict(weights)
+    restored["final_logits_bias"] = restored.pop("lm_head.bias")[None]  # (1, vocab)
+    if config["share_encoder_decoder_embeddings"]:
+        restored["shared.weight"] = restored["encoder.embed_tokens.weight"]  # untied, nothing reads it
+    if shares_embeddings(config):
+        del restored["encoder.embed_tokens.weight"]
+    return restored
+
 # %% ../../nbs/workshop/convert_marian.ipynb #5352dba7
 def marian_names(
     stack: str,  # one of `STACKS`
@@ -154,6 +187,10 @@ def marian_names(
 
 
 MARIAN = ModelFamily(
+    title="Marian",
+    model_type="marian",
+    architecture="MarianMTModel",
+    model=EncoderDecoder,
     defaults=dict(
         vocab_size=58101,
         decoder_vocab_size=None,
@@ -173,6 +210,21 @@ MARIAN = ModelFamily(
         tie_word_embeddings=True,
     ),
     build=build_marian,
+    describe=describe_marian,
+    layers={"encoder_layers": "encoder.layers", "decoder_layers": "decoder.layers"},
+    required=dict(
+        is_encoder_decoder=True,
+        normalize_before=False,
+        normalize_embedding=False,
+        add_final_layer_norm=False,
+        add_bias_logits=False,
+        static_position_embeddings=True,
+        extra_pos_embeddings=0,
+    ),
+    unused=(
+        "activation_dropout encoder_layerdrop decoder_layerdrop classif_dropout"
+        " force_bos_token_to_be_generated"
+    ).split(),
     names={
         "encoder.embed_tokens": "embedding.tokens",
         "decoder.embed_tokens": "target_embedding.tokens",
@@ -191,10 +243,12 @@ MARIAN = ModelFamily(
         "decoder.layers.*": "decoder.layers.*",
     },
     prefix="model.",
+    unprefixed="lm_head|final_logits_bias",
     aliases={
         "hidden_size": "d_model",
-        "num_attention_heads": "encoder_attention_heads",
         "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
     },
     adapt_weights=adapt_marian_weights,
+    restore_weights=restore_marian_weights,
 )
