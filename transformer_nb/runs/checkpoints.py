@@ -42,6 +42,7 @@ MODELS = Registry(
     LanguageModel="runs.checkpoints",
     EncoderDecoder="runs.checkpoints",
     MaskedLanguageModel="convert.bert",
+    EmbeddingEncoder="convert.bert",
 )
 MODELS["LanguageModel"] = (LanguageModel, TransformerConfig)
 MODELS["EncoderDecoder"] = (EncoderDecoder, TransformerConfig)
