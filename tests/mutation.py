@@ -199,9 +199,37 @@ inference.cache
     return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
 inference.calls
-    model.eval() -> pass  # written in training mode
-    module.train(training) -> pass  # left in evaluation mode
-    if users > 1: -> if False:  # the first thread to end puts the modes back under the others
+    modules[0].eval() -> pass  # written in training mode
+    module.training = True\n        return -> return  # left in evaluation mode
+    and not SWITCHED[id(module)][1]} -> }  # the first thread to end puts the modes back under the others
+    if part.training != mode: -> if False:  # frozen parts of a module that hears of its mode are switched too
+    has_stopped.cumsum(1) - has_stopped == 0 -> has_stopped.cumsum(1) == 0  # without the stop token
+    isinstance(value, (bool, np.bool_)) -> False  # True is one
+    < math.inf): -> ): # infinite
+inference.prompts
+    prompt.is_floating_point() or -> False or  # 0.9 is token 0
+    return prompt.long() -> return prompt  # uint8 stays
+    if least < 0 or most >= vocab_size: -> if False:  # a token outside the vocabulary
+    torch.cat((prompt[:1].expand(pad), prompt)) -> torch.cat((prompt, prompt[:1].expand(pad)))  # padded on the right
+inference.any_model
+    else unwrap(inner) -> else inner  # one wrapper of two
+    getattr(model, "is_causal", True) is False -> False  # a model that sees what it predicts
+    row[None, max(pad, start) :] -> row[None, start:]  # padding is read
+    start = max(0, ids.shape[1] - (self.block_size or ids.shape[1])) -> start = 0  # more than the model sees
+    return logits[:, -1] -> return logits[:, 0]  # the wrong position
+inference.sampling
+    torch.promote_types(logits.dtype, torch.float32) -> logits.dtype  # half precision
+    max(temperature, limits.tiny) -> temperature  # too small for float32
+    (logits - logits.amax(dim=-1, keepdim=True)) -> logits  # overflow
+    if not largest.isfinite().all(): -> if False:  # NaN is sampled
+    probability < p * probability.amax(dim=-1, keepdim=True) -> probability < p  # not relative
+    torch.where(old < 0, old * penalty, old / penalty) -> old / penalty  # negative ones become more probable
+    at_least_float32(logits).log_softmax(dim=-1) -> at_least_float32(logits)  # not normalized
+inference.streaming
+    if piece.endswith("\\ufffd") else -> if False else  # half characters
+    held[: min(ends)[1]] -> held[: max(ends)[1]]  # a later stop string
+    if held.endswith(stop[:n]) -> if False  # a stop string in two pieces
+    if token in stop: -> if False:  # the stop token is shown
 modern.attention
     kv_length - length - window + 1 -> kv_length - length - window  # one position too many
     .triu(kv_length - length - window + 1) -> .triu(1 - window)  # the window is counted from the first position in the cache
@@ -218,16 +246,19 @@ modern.parts
 generation
     k, logits.shape[-1]), dim=-1).values[..., -1:] -> k, logits.shape[-1]), dim=-1).values[..., :1]  # only the best
     before >= p -> before + probability >= p  # one token too few
-    logits / temperature -> logits * temperature  # hot is cold
+    divide_by_temperature(logits, temperature) -> divide_by_temperature(logits, 1 / temperature)  # hot is cold
     if temperature == 0: -> if temperature < 0:  # greedy divides by zero
     top_p_filter(logits, top_p) -> top_p_filter(logits, 1 - top_p)  # the rest
     self.use_cache = use_cache and model.is_causal -> self.use_cache = use_cache  # a cache where every token changes all others
     self.use_cache = all(len(layer) == ids.shape[1] for layer in self.cache) -> pass  # a cache that a layer does not fill
     if not self.use_cache or ids.shape[1] > self.block_size: -> if not self.use_cache:  # the cache is kept when the window slides
     self.model(window, last_only=True, **self.mask_padding(ids, seen=0))[:, -1] -> self.model(window, **self.mask_padding(ids, seen=0))[:, 0]  # the wrong position
-    options["before"] = ids[:, -2] -> options["before"] = ids[:, 0]  # the first token of the text before each
+    {"before": ids[:, seen - 1]} -> {"before": ids[:, 0]}  # the first token of the text before each
     seen - before.clamp(min=0)} -> torch.full_like(before, seen)}  # padding counts as places
-    token.where(running, stop) -> token  # a text goes on behind its end
+    token.where(running, ids[:, -1:]) -> token  # a text goes on behind its end
+    penalize_repetition(logits, ids, call.repetition_penalty) -> logits  # no penalty
+    .where(running, 0.0) ->   # the log-probability of what was filled
+    top_p < 1: -> True:  # a filter of 1 filters
 cpu.decoding
     len(weight) % PIECES: -> False:  # pieces of unequal size
     parts = weight.unflatten(0, (PIECES, -1)) -> parts = weight.unflatten(0, (-1, PIECES)).transpose(0, 1)  # pieces mixed
@@ -542,6 +573,7 @@ def own_tests(module: str) -> str:
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"config.{name}": "transformer" for name in ("fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
+    shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 

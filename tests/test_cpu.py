@@ -15,7 +15,8 @@ from transformer_nb.cpu import hooks
 from transformer_nb.cpu.decoding import fast_decoder, linear_for_few_rows, supports_fast_decode
 from transformer_nb.generation import NextTokenLogits, generate
 from transformer_nb.inference.cache import KVCache
-from transformer_nb.inference.calls import evaluation_mode, pad_left
+from transformer_nb.inference.calls import evaluation_mode
+from transformer_nb.inference.prompts import pad_left
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import RotaryPositionalEncoding

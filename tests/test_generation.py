@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformer_nb.config.model import PARTS
 from transformer_nb.generation import NextTokenLogits, generate, sample_next_token, top_k_filter, top_p_filter
 from transformer_nb.inference.cache import KVCache
-from transformer_nb.inference.calls import pad_left
+from transformer_nb.inference.prompts import pad_left
 from transformer_nb.transformer import LanguageModel, TransformerConfig
 
 norm_first = pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])

@@ -294,7 +294,7 @@ SEAMS = {  # what a chapter may import from behind the walk
     "positional_encoding": {"config.position_table"},
     "multi_head_attention": {"inference.cache"},
     "transformer": {"config.model", "config.initialization", "config.precision", "inference.cache"},
-    "generation": {"inference.cache", "inference.calls", "cpu.decoding"},
+    "generation": {"cpu.decoding", *(f"inference.{name}" for name in ("any_model", "cache", "calls", "prompts", "sampling"))},
     "training": {
         "config.training", "data.tokenizer_files", "inference.calls", "runs.batches", "runs.checkpoints", "runs.loop", "runs.process", "runs.trainer",
     },

@@ -23,6 +23,7 @@ from .seq2seq.decoding import (
 from .seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
 from .generation import generate
 from .inference.cache import KVCache
+from .inference.streaming import stream, stream_text
 from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
 from .multi_head_attention import MultiHeadAttention
@@ -122,6 +123,8 @@ __all__ = [
     "series_corpus",
     "shift_right",
     "sinusoidal_encoding",
+    "stream",
+    "stream_text",
     "to_huggingface",
     "train",
 ]

@@ -1,5 +1,9 @@
 """What generation needs beside its loop.
 
-    cache    the keys and values of earlier positions
-    calls    prompts in one batch, evaluation mode, checks of arguments
+    cache      the keys and values of earlier positions
+    prompts    one prompt or several, as one batch
+    any_model  which models can continue a text; logits of any module
+    sampling   small temperatures, half precision, min-p, repetition penalty
+    calls      evaluation mode, and the checked arguments of `generate`
+    streaming  tokens and text as they are made
 """
