@@ -49,7 +49,7 @@ def draw_token(
     device = probability.device if generator is None else generator.device
     return torch.multinomial(probability.to(device), num_samples=1, generator=generator).to(probability.device)
 
-# %% ../../nbs/workshop/sampling.ipynb #2360e010
+# %% ../../nbs/workshop/sampling.ipynb #c82e6048
 def min_p_filter(
     logits: Float[Tensor, "*batch vocab"],
     p: float,  # 0 keeps all tokens, 1 the most probable one
@@ -65,6 +65,8 @@ def penalize_repetition(
     penalty: float,  # above 1 makes what has occurred less probable
 ) -> Float[Tensor, "batch vocab"]:
     "Returns the logits, with those of tokens that have occurred divided by the penalty if positive, and multiplied by it if negative (Keskar et al., 2019)."
+    if penalty == 1:
+        return logits
     logits = at_least_float32(logits)
     old = logits.gather(1, ids)
     return logits.scatter(1, ids, torch.where(old < 0, old * penalty, old / penalty))
