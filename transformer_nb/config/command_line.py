@@ -7,7 +7,9 @@ __all__ = ['add_options', 'given_options', 'make_parser', 'add_train_options', '
 
 # %% ../../nbs/workshop/command_line_options.ipynb #fe15f4b7
 import argparse
+import json
 from dataclasses import fields
+from typing import get_args
 
 from .training import TrainingConfig
 from .model import PRESETS, TransformerConfig
@@ -39,9 +41,14 @@ def add_options(
                 flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help
             )
         else:
-            kind = f.type if f.type in (int, float, str) else int  # `int | None`
+            kinds = get_args(f.type) or (f.type,)  # of `int | None`: int
+            kind = next(kind for kind in (int, float, str, dict) if kind in kinds)
             group.add_argument(
-                flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=help
+                flag,
+                type=json.loads if kind is dict else kind,
+                default=argparse.SUPPRESS,
+                metavar="JSON" if kind is dict else kind.__name__.upper(),
+                help=help,
             )
 
 

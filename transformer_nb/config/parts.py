@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from .model import PARTS, ROTATIONS
+from .model import PARTS
 from ..layer_norm import LayerNorm
 from ..multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
     LearnedPositionalEncoding,
     NoPositionalEncoding,
-    RotaryPositionalEncoding,
     SinusoidalPositionalEncoding,
 )
 
@@ -45,7 +44,4 @@ PARTS["positions"] |= {
     "rotary": lambda config: NoPositionalEncoding(),
     "none": lambda config: NoPositionalEncoding(),
 }
-ROTATIONS["rotary"] = lambda config: RotaryPositionalEncoding(
-    config.block_size, config.d_k, config.rotary_base
-)
 PARTS["attention"]["multi_head"] = MultiHeadAttention
