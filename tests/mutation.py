@@ -93,10 +93,11 @@ attention
     / math.sqrt(q.shape[-1]) -> / q.shape[-1]  # no root
     / math.sqrt(q.shape[-1]) -> / math.sqrt(v.shape[-1])  # the width of the values
     scores.softmax(dim=-1) -> scores.softmax(dim=-2)  # the wrong axis
-    scores.masked_fill(~mask, -math.inf) -> scores.masked_fill(mask, -math.inf)  # inverted
-    scores.masked_fill(~mask, -math.inf) -> scores.masked_fill(~mask, -1e4)  # a finite value
-    .softmax(dim=-1).masked_fill(~mask, 0.0) -> .softmax(dim=-1)  # nan for an empty row
-    scores.masked_fill(~mask, -math.inf).softmax(dim=-1) -> scores.softmax(dim=-1)  # the mask after the softmax
+    scores.masked_fill(masked, -math.inf) -> scores.masked_fill(~masked, -math.inf)  # inverted
+    scores.masked_fill(masked, -math.inf) -> scores.masked_fill(masked, -1e4)  # a finite value
+    ~mask & mask.any(dim=-1, keepdim=True) -> ~mask  # nan on the way back from an empty row
+    .softmax(dim=-1).masked_fill(~mask, 0.0) -> .softmax(dim=-1)  # weights in an empty row
+    scores.masked_fill(masked, -math.inf).softmax(dim=-1) -> scores.softmax(dim=-1)  # the mask after the softmax
     dependency.triu(1) -> dependency.tril(-1)  # the leak test looks at the past
     1e-6 * dependency.max() -> 1e-1 * dependency.max()  # the leak test is deaf
 layer_norm
@@ -169,6 +170,12 @@ transformer
     torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1) -> torch.cat((torch.full((len(target), 2), start), target[:, :-2]), dim=1)  # shifted twice
     to_autocast_dtype(self.dropout(x)) -> to_autocast_dtype(x)  # no dropout of embeddings
     parameter.numel() for parameter in model.parameters() -> v.numel() for v in model.state_dict().values()  # tied matrices counted twice
+config.checks
+    if mask.dtype != torch.bool: -> if False:  # numbers are added to the scores
+    x.dim() != 3 or  ->   # a sequence without its batch
+    if rows != columns: -> if False:  # a verdict on positions that do not match
+    == mask.shape[0] > 1: -> > 10**9:  # a mask with two meanings
+    if mask is not None and mask.dim() == 2 and mask.shape[0] > 1: -> if False:  # padding as positions
 config.position_table
     torch.promote_types(torch.get_default_dtype(), torch.float32) -> torch.get_default_dtype()  # a table in half precision
     len(rows) < length or rows.device -> rows.device  # it does not grow
@@ -571,7 +578,7 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
-    shared |= {f"config.{name}": "transformer" for name in ("fields", "initialization", "model", "parts", "precision", "registry")}
+    shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]

@@ -316,3 +316,12 @@ def test_no_score_is_large_enough_to_get_past_the_mask():
     output, weights = scaled_dot_product_attention(q, k, v, mask)
     assert weights.tolist() == [[0.5, 0.5, 0.0]]
     assert_same(output, F.scaled_dot_product_attention(q, k, v, mask))
+
+
+def test_outputs_that_do_not_match_the_inputs_get_no_verdict(shapes_unchecked):
+    last, ids = lambda x: x.cumsum(1)[:, -1:], torch.randint(5, (2, 8))
+    for x in (torch.randn(2, 8, 3), ids):
+        function = last if x.dim() == 3 else lambda ids: last(torch.nn.functional.one_hot(ids, 5).float())
+        for check in (leak_test, dependency_matrix):
+            with pytest.raises(ValueError, match="returns 1 positions for 8, so outputs cannot be matched with inputs"):
+                check(function, x)

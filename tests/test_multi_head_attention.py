@@ -225,3 +225,39 @@ def test_a_source_in_the_cache_is_asked_as_if_it_were_there(dtype):
     for x in torch.randn(3, 2, 4, 8, dtype=dtype):
         assert_same(attention(x, context, cache=cache), attention(x, context))
     assert len(cache) == 5  # once, however often it is asked
+
+
+# What would be read as something else.
+
+PADDING = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_mask_of_numbers_is_refused(dtype, need_weights, shapes_unchecked):
+    with pytest.raises(TypeError, match="a mask must be boolean, True where attending is allowed, got torch"):
+        MultiHeadAttention(16, 2)(torch.randn(2, 5, 16), mask=PADDING[:, None].to(dtype), need_weights=need_weights)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (4, 5), (2, 5, 4), (2, 3, 5, 5), (3, 1, 5), (5,) * 5])
+def test_a_mask_that_does_not_fit_is_refused(shape, shapes_unchecked):
+    with pytest.raises(ValueError, match="does not fit 2 sequences, 2 heads, 5 queries and 5 keys: give"):
+        MultiHeadAttention(16, 2)(torch.randn(2, 5, 16), mask=torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (16,), (2, 5, 8), (1, 2, 5, 16)])
+def test_a_layer_refuses_what_is_no_batch_of_sequences(shape, shapes_unchecked):
+    with pytest.raises(ValueError, match="takes .batch, seq, d_model. with d_model=16, got shape"):
+        MultiHeadAttention(16, 1)(torch.randn(shape))
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_row_without_any_key_passes_anomaly_detection_and_gets_no_gradient(need_weights):
+    x, mask = torch.randn(2, 5, 16, requires_grad=True), torch.ones(2, 5, 5, dtype=torch.bool)
+    mask[0, 2] = False
+    layer = MultiHeadAttention(16, 2, bias=False)
+    with torch.autograd.set_detect_anomaly(True, check_nan=True):
+        output = layer(x, mask=mask, need_weights=need_weights)
+        output = output[0] if need_weights else output
+        output[0, 2].sum().backward()
+    assert output[0, 2].eq(0).all() and x.grad.eq(0).all()

@@ -292,9 +292,10 @@ WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer
 SEAMS = {  # what a chapter may import from behind the walk
     "tokenization": {"config.registry", "data.text_files", "data.tokenizer_files"},
     "positional_encoding": {"config.position_table"},
-    "multi_head_attention": {"inference.cache"},
-    "transformer": {"config.model", "config.initialization", "config.precision", "inference.cache"},
     "generation": {"cpu.decoding", *(f"inference.{name}" for name in ("any_model", "cache", "calls", "prompts", "sampling"))},
+    "attention": {"config.checks"},
+    "multi_head_attention": {"config.checks", "inference.cache"},
+    "transformer": {"config.checks", "config.model", "config.initialization", "config.precision", "inference.cache"},
     "training": {
         "config.training", "data.tokenizer_files", "inference.calls", "runs.batches", "runs.checkpoints", "runs.loop", "runs.process", "runs.trainer",
     },

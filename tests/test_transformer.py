@@ -847,3 +847,28 @@ def test_under_autocast_the_residual_stream_has_its_precision_and_float64_stays(
         assert model.embedding(ids).dtype == torch.bfloat16
         assert model.double().embedding(ids).dtype == torch.float64
     assert model.to("meta").embedding(ids.to("meta")).device.type == "meta"  # which autocast does not know
+
+
+# Masks with two meanings.
+
+
+def test_a_padding_mask_of_two_axes_is_refused_whatever_the_sizes():
+    config = TransformerConfig(vocab_size=30, block_size=16, n_layers=1, n_heads=2, d_model=16)
+    model, ids = EncoderDecoder(config).eval(), torch.randint(30, (5, 5))
+    keep = torch.arange(5) < torch.tensor([5, 4, 3, 2, 5])[:, None]
+    for call in (lambda: model(ids, ids, source_mask=keep), lambda: model.encode(ids, keep), lambda: model.decode(ids, model.encode(ids), keep)):
+        with pytest.raises(ValueError, match=r"source_mask must be \(B, 1, S\), .*, got \(5, 5\): give mask\[:, None\]"):
+            call()
+    with pytest.raises(ValueError, match="two meanings: give mask"):
+        model(ids, ids, target_mask=keep)
+    alone = torch.cat([model(ids[i : i + 1, :n], ids[i : i + 1])[:, :, :] for i, n in enumerate((5, 4, 3, 2, 5))])
+    assert_same(model(ids, ids, source_mask=keep[:, None]), alone)
+
+
+@pytest.mark.parametrize("make", [LanguageModel, lambda config: Encoder(config, InputEmbedding(config))])
+def test_a_stack_refuses_a_mask_with_two_meanings_only(make):
+    model = make(TransformerConfig(vocab_size=30, block_size=16, n_layers=1, n_heads=2, d_model=16)).eval()
+    ids, mask = torch.randint(30, (5, 5)), causal_mask(5)
+    with pytest.raises(ValueError, match=r"with 5 sequences of 5 positions, a mask of shape \(5, 5\) has two meanings"):
+        model(ids, mask=mask)
+    assert_same(model(ids, mask=mask[None])[:4], model(ids[:4], mask=mask))  # with four sequences it has one

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from .config.checks import check_dependencies
+
 # %% ../nbs/03_attention.ipynb #8b9b32c8
 def causal_mask(
     length: int,  # T, query positions
@@ -36,7 +38,8 @@ def scaled_dot_product_attention(
     if mask is None:
         weights = scores.softmax(dim=-1)
     else:
-        weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1).masked_fill(~mask, 0.0)
+        masked = ~mask & mask.any(dim=-1, keepdim=True)  # not a row without any key: it would be NaN
+        weights = scores.masked_fill(masked, -math.inf).softmax(dim=-1).masked_fill(~mask, 0.0)
     return weights @ v, weights
 
 # %% ../nbs/03_attention.ipynb #624788d7
@@ -67,7 +70,7 @@ def change_matrix(
     "Returns how far output i moves when token j is replaced by another; each call draws the same random numbers."
 
     def run(ids: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []), torch.no_grad():
             torch.manual_seed(0)
             return fn(ids).flatten(2)
 
@@ -85,8 +88,8 @@ def dependency_matrix(
 ) -> Float[Tensor, "seq seq"]:
     """Returns how strongly output i (row) depends on input j (column): the norm of d output_i / d input_j.
 
-    Indices have no derivative: for them, the norm of the change of output i when token j is replaced."""
-    return change_matrix(fn, x) if x.dim() == 2 else jacobian_matrix(fn, x)
+    Indices have no derivative: for them, the norm of the change of output i when token j is replaced. Raises ValueError unless fn returns T positions."""
+    return check_dependencies(change_matrix(fn, x) if x.dim() == 2 else jacobian_matrix(fn, x))
 
 
 def leak_test(

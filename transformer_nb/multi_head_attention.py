@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .attention import causal_mask, scaled_dot_product_attention
 
 # %% ../nbs/05_multi_head_attention.ipynb #400a0e5a
+from .config.checks import check_mask, check_vectors
 from .inference.cache import KVCache
 
 # %% ../nbs/05_multi_head_attention.ipynb #4bb7df82
@@ -49,6 +50,7 @@ class MultiHeadAttention(nn.Module):
         cache: KVCache | None = None,  # keys and values of earlier positions, or of the context
     ) -> Float[Tensor, "batch seq d_model"] | tuple[Tensor, Float[Tensor, "batch head seq kv"]]:
         "Returns one vector for each query position; with `need_weights` also the attention weights of each head."
+        check_vectors(x, self.out_proj.out_features)
         if context is not None and cache is not None and len(cache):  # the context is already in the cache
             q, (k, v) = self.project_queries(x), cache.entries()
         else:
@@ -57,6 +59,7 @@ class MultiHeadAttention(nn.Module):
             q, k = self.apply_rotary(q, offset), self.apply_rotary(k, offset)
             if cache is not None:
                 k, v = cache.update(k, v)
+        check_mask(mask, (len(x), self.n_heads, x.shape[1], k.shape[2]))
         mask, is_causal = self.combine_masks(mask, is_causal, q, k, need_weights)
         heads, weights = self.attend(q, k, v, mask, is_causal, need_weights)
         output = self.out_proj(self.merge_heads(heads))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from .config.checks import check_padding_mask, check_stack_mask
 from .config.initialization import initialize
 from .config.model import PARTS, TransformerConfig
 from .config.precision import to_autocast_dtype
@@ -183,6 +184,7 @@ class Encoder(nn.Module):
             x = self.embedding(x, **embedding_inputs)
         elif embedding_inputs:
             raise TypeError(f"an encoder without an embedding takes no {', '.join(embedding_inputs)}")
+        check_stack_mask(mask, x)
         for i, layer in enumerate(self.layers):
             x = layer(x, mask, is_causal, None if cache is None else cache[i])
         return self.norm(x)
@@ -352,6 +354,7 @@ class EncoderDecoder(nn.Module):
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
     ) -> Float[Tensor, "batch source d_model"]:
         "Returns the output of the encoder, the memory; computed once per source."
+        check_padding_mask(source_mask, "source_mask")
         return self.encoder(self.embedding(source), source_mask)
 
     def decode(
@@ -364,6 +367,8 @@ class EncoderDecoder(nn.Module):
         cache: list[tuple[KVCache, KVCache]] | None = None,  # per layer: of the target, of the source
     ) -> Float[Tensor, "batch seq vocab"]:
         "Returns the logits at each target position, or at each new one if a cache holds the others."
+        check_padding_mask(source_mask, "source_mask")
+        check_stack_mask(target_mask, target)
         embed = self.target_embedding or self.embedding
         x = embed(target, len(cache[0][0])) if cache else embed(target)
         return self.head(self.decoder(x, memory, target_mask, source_mask, is_causal, cache))

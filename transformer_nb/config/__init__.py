@@ -1,5 +1,6 @@
 """What a model and its training are made of, by name.
 
+    checks            masks and shapes that are refused
     fields            fields that explain themselves, and their checks
     registry          tables of names that import a module when a name is used
     model             `TransformerConfig` and the table of parts
