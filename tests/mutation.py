@@ -237,6 +237,12 @@ inference.streaming
     held[: min(ends)[1]] -> held[: max(ends)[1]]  # a later stop string
     if held.endswith(stop[:n]) -> if False  # a stop string in two pieces
     if token in stop: -> if False:  # the stop token is shown
+inference.conversation
+    if weights != self.weights: -> if False:  # the keys of other weights
+    same = int( -> same = known or int(  # the keys of another text
+    except BaseException: -> except MemoryError:  # half of the layers hold a token
+    if turn != self.turn: -> if False:  # two answers in one place
+    self.next_logits.read.decode = None -> pass  # a hook is not called
 modern.attention
     kv_length - length - window + 1 -> kv_length - length - window  # one position too many
     .triu(kv_length - length - window + 1) -> .triu(1 - window)  # the window is counted from the first position in the cache
@@ -580,7 +586,7 @@ def own_tests(module: str) -> str:
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
-    shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")}
+    shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")} | {"inference.conversation": "streaming"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
     return next(f"test_{name}" for name in names if (ROOT / "tests" / f"test_{name}.py").exists())
 

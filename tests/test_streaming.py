@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from transformer_nb.generation import generate
 from transformer_nb.inference.calls import SWITCHED, evaluation_mode
+from transformer_nb.inference.conversation import Conversation
 from transformer_nb.inference.streaming import PieceDecoder, stream, stream_text, text_before_stop
 from transformer_nb.tokenization import BPETokenizer, CharTokenizer
 
@@ -253,6 +254,157 @@ def test_a_tokenizer_of_another_library(shapes_unchecked):
 def test_a_prompt_that_is_no_text_is_refused(prompt, error, message, shapes_unchecked):
     with pytest.raises(error, match=message):
         stream_text(small_language_model(), CharTokenizer.from_text("abc"), prompt, 3)
+
+
+# A conversation.
+
+
+def count_positions(model):
+    "How many positions each call of the model computes."
+    counts = []
+    model.register_forward_pre_hook(lambda module, args: counts.append(args[0].shape[1]))
+    return counts
+
+
+TURNS = [([1, 2, 3], 4), ([5], 3), ([6, 7], 0), ([8, 9, 10, 11], 5), ([], 2)]
+
+
+@pytest.mark.parametrize("options", [dict(positions="rotary"), dict(positions="learned"), dict(embedding="bigram"), dict(positions="sinusoidal", norm_first=False)], ids=str)
+@pytest.mark.parametrize("block_size", [64, 12])
+def test_a_conversation_is_the_text_that_generate_writes_from_the_whole(options, block_size):
+    model = small_language_model(block_size=block_size, dropout=0.5, **options).double().train()
+    counts, chat, text = count_positions(model), Conversation(model), []
+    expected_counts = []
+    for said, n in TURNS:
+        counts.clear()
+        answer = chat.reply(said, n, temperature=0)
+        expected_counts += counts
+        text = generate(model, text + said, n, temperature=0).tolist() if text + said else []
+        assert chat.ids.tolist() == text and answer.tolist() == text[len(text) - n :] and model.training
+    if block_size == 64:
+        assert expected_counts == [3, 1, 1, 1] + [2, 1, 1] + [7, 1, 1, 1, 1] + [1, 1]
+    assert not chat.ids.is_inference()
+
+
+def test_an_answer_that_is_broken_off_is_part_of_the_conversation_as_far_as_it_came():
+    model = small_language_model(block_size=64).double()
+    chat = Conversation(model)
+    made = [token for _, token in zip(range(3), chat.stream([1, 2], 9, temperature=0))]
+    assert chat.ids.tolist() == [1, 2, *made]
+    chat.reply([4], 5, temperature=0)
+    assert generate(model, [1, 2, *made, 4], 5, temperature=0).equal(chat.ids)
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_a_step_that_fails_halfway_leaves_a_conversation_that_goes_on(error):
+    model = small_language_model(block_size=64).double()
+    chat, calls = Conversation(model), []
+
+    def fail(*_):
+        calls.append(1)
+        if len(calls) == 5:
+            raise error
+
+    handle = model.stack.layers[1].attention.out_proj.register_forward_hook(fail)
+    with pytest.raises(error):
+        chat.reply([1, 2], 9, temperature=0)
+    handle.remove()
+    assert len(chat.ids) == 6
+    chat.reply([], 5, temperature=0)
+    assert generate(model, [1, 2], 9, temperature=0).equal(chat.ids)
+
+
+def test_weights_that_have_changed_are_used_at_once():
+    model = small_language_model(block_size=64).double()
+    chat = Conversation(model)
+    for change in (lambda p: p.add_(0.1), lambda p: p.copy_(torch.randn_like(p)), lambda p: setattr(p, "data", p.detach() * 1.1)):
+        said = chat.reply([1, 2], 5, temperature=0)
+        with torch.no_grad():
+            change(model.stack.layers[0].attention.in_proj_weight)
+        assert len(said) == 5
+        before = chat.ids.tolist()
+        assert generate(model, [*before, 3], 5, temperature=0).equal(torch.cat((chat.ids, torch.tensor([3]), chat.reply([3], 5, temperature=0))))
+    hooked = []
+    model.stack.layers[0].register_forward_hook(lambda *_: hooked.append(1))
+    chat.reply([1], 5, temperature=0)
+    assert len(hooked) == 5
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [1, 2], [], [9, 9, 9, 9], list(range(12)) * 2], ids=str)
+def test_turns_can_be_taken_back(ids):
+    model = small_language_model(block_size=32).double()
+    chat = Conversation(model)
+    chat.reply([1, 2, 3], 6, temperature=0)
+    chat.ids = torch.tensor(ids, dtype=torch.long)
+    chat.reply([4], 6, temperature=0)
+    assert generate(model, [*ids, 4], 6, temperature=0).equal(chat.ids)
+
+
+def test_a_conversation_of_texts():
+    tokenizer = BPETokenizer.from_text(SOURCE * 3, 300)
+    model = text_model(tokenizer).double()
+    chat, prompt = Conversation(model, tokenizer), SOURCE[:9]
+    for options in (dict(temperature=0), dict(generator=seeded(), top_k=9)):
+        before = tokenizer.decode(chat.ids.tolist())
+        whole = torch.cat((chat.ids, tokenizer.encode(prompt)))
+        same = {**options, "generator": seeded()} if "generator" in options else options
+        answer = chat.reply(prompt, 12, **options)
+        assert generate(model, whole, 12, **same).equal(chat.ids)
+        assert answer == tokenizer.decode(chat.ids[len(whole) :]) and before + prompt == tokenizer.decode(whole)
+    stop = chat.reply("", 12, temperature=0)[2:4]
+    chat.ids = chat.ids[:-12]
+    short = chat.reply("", 12, temperature=0, stop=stop)
+    assert stop not in short and tokenizer.decode(chat.ids.tolist()).endswith(short + stop)
+
+
+def test_what_a_conversation_refuses_leaves_it_as_it_was(shapes_unchecked):
+    chat = Conversation(small_language_model())
+    with pytest.raises(ValueError, match="at least one token"):
+        chat.reply([], 3)
+    chat.reply([1, 2], 3)
+    before = chat.ids.clone()
+    for said, n, options, error in (([1, 99], 3, {}, IndexError), ([1], -1, {}, ValueError), ([1], 3, dict(top_p=2), ValueError), ([1.5], 3, {}, TypeError), ([1], 3, dict(heat=1), TypeError)):
+        with pytest.raises(error):
+            chat.reply(said, n, **options)
+    with pytest.raises(ValueError, match="is not causal"):
+        model = small_language_model()
+        model.is_causal = False
+        Conversation(model)
+    assert chat.ids.equal(before)
+    old = chat.stream([1], 5)
+    next(old)
+    chat.reply([2], 2)
+    with pytest.raises(RuntimeError, match="an answer to an earlier turn cannot be continued"):
+        next(old)
+
+
+def test_two_threads_in_one_conversation_are_told():
+    model = small_language_model()
+    chat, said = Conversation(model), []
+
+    def second(*_):
+        try:
+            chat.reply([1], 2)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    def in_a_thread(*_):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+
+    model.register_forward_hook(in_a_thread)
+    chat.reply([1, 2], 1)
+    assert said and "give each thread a Conversation of its own" in said[0]
+
+
+def test_any_module_converses():
+    class Successor(torch.nn.Module):
+        def forward(self, ids):
+            return torch.nn.functional.one_hot((ids + 1) % 13, 13).float()
+
+    chat = Conversation(Successor())
+    assert chat.reply([3], 2, temperature=0).tolist() == [4, 5] and chat.reply([9], 2, temperature=0).tolist() == [10, 11]
 
 
 # Eight threads.

@@ -23,6 +23,7 @@ from .seq2seq.decoding import (
 from .seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
 from .generation import generate
 from .inference.cache import KVCache
+from .inference.conversation import Conversation
 from .inference.streaming import stream, stream_text
 from .interpret.activations import activation_names, activations
 from .layer_norm import LayerNorm
@@ -69,6 +70,7 @@ __all__ = [
     "BigramEmbedding",
     "CharTokenizer",
     "Checkpoint",
+    "Conversation",
     "Decoder",
     "DecoderLayer",
     "Diagnosis",

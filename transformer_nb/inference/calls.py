@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .any_model import device_of, language_model_of, takes_cache
 from .prompts import Prompts, as_prompts, check_vocabulary, pad_left
 
-# %% ../../nbs/workshop/generation_calls.ipynb #0035fbb4
+# %% ../../nbs/workshop/generation_calls.ipynb #d5df1e4c
 LOCK = RLock()
 SWITCHED: dict[int, tuple[nn.Module, set]] = {}  # the modules in evaluation mode for a while, each with its users
 LEAVING: deque = deque()  # users that have left, and the modules to put back
@@ -76,14 +76,14 @@ def put_back() -> None:
                 for module in modules:  # from the model down to its parts
                     if id(module) in unused:
                         del SWITCHED[id(module)]
-                        set_training(module, keep=[part for part in module.modules() if id(part) not in unused])
+                        set_training(module, unused)
             finally:
                 BUSY.pop()
 
 
 def set_training(
     module: nn.Module,
-    keep: list[nn.Module],  # parts of it that stay in the mode that they are in
+    unused: set[int],  # modules that are put back; other parts of it stay in the mode that they are in
 ) -> None:
     "Puts one module into training mode; one with a `train` of its own hears of it."
     if module.training:
@@ -91,7 +91,7 @@ def set_training(
     if type(module).train is nn.Module.train and "train" not in vars(module):
         module.training = True
         return
-    modes = [(part, part.training) for part in keep]
+    modes = [(part, part.training) for part in module.modules() if id(part) not in unused]
     module.train()
     for part, mode in modes:
         if part.training != mode:
