@@ -332,13 +332,12 @@ runs.distributed
     {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
 runs.state
     optimizer.load_state_dict( -> dict(  # the optimizer starts anew
-    if len(found) != kind["parameters"]: -> if False:  # a run goes on with half of its optimizer
+    if (len(found), count) != (kind["parameters"], kind["tensors"]): -> if False:  # a run goes on with half of its optimizer
+    if name in taken -> if False  # two optimizers of one class share a state
 runs.trainer
-    if config.batch_size % (world_size() * parts): -> if False:  # shares that are not equal
     with random_state_of(self.dropout): -> if True:  # dropout draws from the caller's random numbers
     self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
     self.dropout.manual_seed(seed) -> pass  # all processes drop the same
-    group["initial_lr"] * self -> self.config.learning_rate * self  # muon at adamw's rate
     enabled=is_bf16 -> enabled=False  # bf16 is not heard
     if self.config.grad_clip or measure: -> if measure:  # no clipping
     optimizer.zero_grad() -> pass  # gradients add up
@@ -346,9 +345,9 @@ runs.trainer
     / divisor ->    # the parts of a batch count as much as the whole
     if self.may_inspect and not loss.isfinite(): -> if False:  # a step is taken with what is no number
     error_if_nonfinite=self.may_inspect -> error_if_nonfinite=False  # nor is the gradient looked at
-    self.history.loss[0] + EXPLOSION: -> self.history.loss[0] + 1e9:  # it explodes unseen
+    self.history.loss[0] + DIVERGENCE_FACTOR: -> self.history.loss[0] + 1e9:  # it explodes unseen
     last=i == parts -> last=True  # a message for each part of a batch
-    if self.text and state.get("text", self.text) != self.text: -> if False:  # a run goes on with another text
+    if digest and state.get("data_digest", digest) != digest: -> if False:  # a run goes on with another text
     self.batches.load_state_dict(tensors, len(loss)) -> pass  # another order of the data after a resume
     self.targets_seen += count_targets(batch) -> self.targets_seen += len(batch.targets)  # rows for tokens
 runs.loop

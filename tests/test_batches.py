@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from transformer_nb.config.training import OPTIMIZERS, TrainingConfig
 from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
-from transformer_nb.runs.batches import TrainingBatch, as_batch, batch_source, batch_tensors, batch_cross_entropy, split_batch
+from transformer_nb.runs.batches import TrainingBatch, as_batch, batch_cross_entropy, batch_tensors, split_batch
 from transformer_nb.runs.distributed import tensor_digest
+from transformer_nb.runs.sources import batch_source
 from transformer_nb.runs.trainer import Trainer
-from transformer_nb.training import evaluate, load_checkpoint, make_trainer, sample_batch, train
+from transformer_nb.training import evaluate, learning_rate, load_checkpoint, make_trainer, sample_batch, train
 from transformer_nb.transformer import LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -276,7 +277,7 @@ def test_an_optimizer_of_ones_own_is_a_line_in_the_table(monkeypatch):
     config = short_run(**CONFIG, optimizer="sgd", learning_rate=0.5, warmup_steps=4)
     whole = make_trainer(small_language_model(), masked_batches(), config)
     whole.run_steps(9)
-    assert whole.optimizers[0].param_groups[0]["lr"] == whole.learning_rate(8) < 0.5
+    assert whole.optimizers[0].param_groups[0]["lr"] == learning_rate(8, config) < 0.5
     first, second = (make_trainer(small_language_model(), masked_batches(), config) for _ in range(2))
     first.run_steps(4)
     second.model.load_state_dict(first.model.state_dict())
@@ -292,17 +293,17 @@ IDS = torch.arange(24).view(3, 8) % V
 GOOD = (IDS, IDS)
 BAD = {
     "no tuple": (IDS, "batch 1 must be (inputs, targets) or (inputs, targets, mask), inputs a tensor or a tuple of tensors, got int64 (3, 8)"),
-    "a dictionary": ({"input_ids": IDS}, "batch 1 must be .* got dict"),
+    "a dictionary": ({"input_ids": IDS}, "batch 1 must be .* got dict with 'input_ids'"),
     "four things": ((IDS, IDS, IDS > 0, IDS), "batch 1 must be .* got (int64 (3, 8), int64 (3, 8), bool (3, 8), int64 (3, 8))"),
     "a list of lists": ((IDS.tolist(), IDS), "batch 1 must be .* got (.*, int64 (3, 8))"),
     "no inputs": (((), IDS), "batch 1 must be .* got ((), int64 (3, 8))"),
     "targets of another kind": ((IDS, IDS.float()), "the targets of batch 1 must be token ids (B, T), got float32 (3, 8)"),
-    "targets of one text": ((IDS, IDS[0]), "the targets of batch 1 must be token ids (B, T), got int64 (8,)"),
+    "targets of one text": ((IDS, IDS[0]), "the targets of batch 1 must be token ids (B, T), got int64 (8,); a DataLoader makes batches of single examples"),
     "a mask of numbers": ((IDS, IDS, IDS), "the mask of batch 1 must be boolean and of the shape of its targets (3, 8), got int64 (3, 8)"),
     "a mask of another shape": ((IDS, IDS, IDS[:, :1] > 0), "the mask of batch 1 must be boolean and of the shape of its targets (3, 8), got bool (3, 1)"),
-    "nothing counts": ((IDS, IDS, IDS < 0), "batch 1 has a mask that is False everywhere: at least one target has to count"),
+    "nothing counts": ((IDS, IDS, IDS < 0), "batch 1 has no target that counts in its mask: at least one target has to count"),
     "empty": ((IDS[:0], IDS[:0]), "batch 1 is empty: at least one target has to count"),
-    "negative": ((IDS, IDS - 5), "batch 1 has a target of -5: mark positions that do not count by a mask, (inputs, targets, mask)"),
+    "negative": ((IDS, IDS - 5), "batch 1 has a target of -5: mark positions that do not count by -100, or by a mask, (inputs, targets, mask)"),
     "targets that do not fit": ((IDS, IDS[:, 1:]), "for targets of shape (3, 7) the model must return logits (B, T, V) with the same B and T, got float32 (3, 8, 13)"),
 }
 
@@ -330,7 +331,6 @@ def test_a_batch_that_is_none_is_refused_in_one_line(batch, message, shapes_unch
 
 @pytest.mark.parametrize("batches, steps, message", [
     ([], 3, "there is no batch in the iterable: give a list, a DataLoader, or another iterable with batches"),
-    (iter([GOOD] * 2), 3, "the batches ended after 2, and more steps are to be taken, but an iterator can be read only once: give a list,"),
     (7, 3, "give token ids as a tensor, or an iterable of batches, got int"),
 ])  # fmt: skip
 def test_batches_that_end_are_refused_in_one_line(batches, steps, message, shapes_unchecked):

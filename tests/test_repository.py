@@ -297,7 +297,8 @@ SEAMS = {  # what a chapter may import from behind the walk
     "multi_head_attention": {"config.checks", "inference.cache"},
     "transformer": {"config.checks", "config.model", "config.initialization", "config.precision", "inference.cache"},
     "training": {
-        "config.training", "data.tokenizer_files", "inference.calls", "runs.batches", "runs.checkpoints", "runs.loop", "runs.process", "runs.trainer",
+        "config.training", "data.tokenizer_files", "runs.arguments", "runs.checkpoints", "runs.evaluation", "runs.loop",
+        "runs.optimizers", "runs.trainer",
     },
 }
 

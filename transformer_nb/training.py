@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['split_text', 'ngram_probabilities', 'sample_batch', 'lr_factor', 'learning_rate', 'make_adamw', 'make_optimizers',
-           'loss_by_position', 'evaluate', 'make_trainer', 'train']
+           'evaluate', 'make_trainer', 'train']
 
 # %% ../nbs/08_training.ipynb #ec2bb690
 # The imports of the exported module
@@ -16,21 +16,23 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Int, Integer
 from torch import Tensor, nn
 
 from .config.training import OPTIMIZERS, TrainingConfig
 from .data.tokenizer_files import AnyTokenizer
-from .inference.calls import evaluation_mode
-from .runs.batches import check_repeatable, loss_of_batches
+from .runs.arguments import as_token_ids, check_model, check_windows, window_length
 from transformer_nb.runs.checkpoints import (
     Checkpoint,
     check_can_be_saved,
     load_checkpoint,
     save_checkpoint,
 )
-from .runs.loop import History, run_loop
-from .runs.trainer import Trainer, check_windows
+from .runs.evaluation import check_repeatable, evaluation_batches
+from .runs.evaluation import loss_by_position, loss_of_batches
+from .runs.loop import History, check_callbacks, run_loop
+from .runs.optimizers import given_optimizers
+from .runs.trainer import Trainer
 
 # %% ../nbs/08_training.ipynb #34d7870f
 # The package's split_text: the last tenth is for validation
@@ -145,46 +147,22 @@ def make_optimizers(
     return OPTIMIZERS[config.optimizer](model, config)
 
 # %% ../nbs/08_training.ipynb #4bf6b921
-# The package's evaluation: windows that do not overlap, and a loss for each position of the window
-@torch.no_grad()
-def loss_by_position(
-    model: nn.Module,  # a `LanguageModel`
-    ids: Integer[Tensor, "validation"],
-    batch_size: int = 64,
-    stride: int | None = None,  # tokens from one window to the next; by default they do not overlap
-) -> Float[Tensor, "seq"]:
-    """Returns the mean loss in nats at each position of the window, over the windows of a text.
-
-    Raises ValueError for a text of fewer than 2 tokens.
-    """
-    length = min(model.config.block_size, len(ids) - 1)
-    if length < 1:
-        raise ValueError(f"a text needs at least 2 tokens to be predicted, got {len(ids)}")
-    device = next(model.parameters()).device
-    x, y = (part.unfold(0, length, stride or length) for part in (ids[:-1], ids[1:]))
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    total = torch.zeros(length, device=device, dtype=dtype)
-    with evaluation_mode(model):
-        for ids, targets in zip(x.split(batch_size), y.split(batch_size)):
-            logits = model(ids.to(device).long()).transpose(1, 2).float()  # (B, vocab_size, T)
-            total += F.cross_entropy(logits, targets.to(device).long(), reduction="none").sum(0)
-    return (total / len(x)).float().cpu()
-
-
+# The package's evaluation: each token is predicted once
 def evaluate(
-    model: nn.Module,
+    model: nn.Module,  # from token ids (B, T) to logits (B, T, V)
     ids: Integer[Tensor, "validation"] | Iterable,  # token ids, or batches as for `train`
     batch_size: int = 64,  # windows at a time
+    block_size: int | None = None,  # tokens in a window; by default those of the model's config
+    loss: Callable[..., Tensor] | None = None,  # as for `train`; by default the cross-entropy
 ) -> float:
     """Returns the mean loss in nats per token, without dropout and label smoothing.
 
-    Token ids are cut into windows that do not overlap, so each token is predicted once; what is
-    left over at the end is not used. For batches, each target that counts has the same weight.
-    Raises ValueError if there is nothing to predict.
+    Token ids are cut into windows that do not overlap, the last one as long as what is left, so
+    each token after the first is predicted once. Of batches, each target that counts has the same
+    weight. The model may be on any device, and keeps its mode. Raises TypeError or ValueError if
+    there is nothing to predict, or if the model and the data do not go together.
     """
-    if isinstance(ids, Tensor):
-        return loss_by_position(model, ids, batch_size).mean().item()
-    return loss_of_batches(model, ids)
+    return loss_of_batches(model, evaluation_batches(model, ids, batch_size, block_size), loss)
 
 # %% ../nbs/08_training.ipynb #8d9e0e12
 # The package's `train`: the loop above, with evaluation, checkpoints and Ctrl-C
@@ -192,53 +170,84 @@ def make_trainer(
     model: nn.Module,  # trained in place
     ids: Integer[Tensor, "train"] | Iterable,  # token ids, or batches
     config: TrainingConfig,
-    text: str = "",  # a digest of the data: a run is not resumed on other data
+    data_digest: str = "",  # a run is not resumed on other data
+    block_size: int | None = None,  # the last four as for `train`
+    optimizer: torch.optim.Optimizer | list | Callable | None = None,
+    scheduler: object | None = None,
+    loss: Callable[..., Tensor] | None = None,
 ) -> Trainer:
     """Returns the object that takes the steps of `train`.
 
-    Raises ValueError for data, a model and a configuration that do not go together.
+    Raises what `train` raises for its arguments.
     """
-    if isinstance(ids, Tensor):
-        check_windows(model, ids, config)
-        ids = partial(sample_batch, ids, model.config.block_size, config.batch_size)
-    return Trainer(model, ids, config, make_optimizers, lr_factor, text)
+    check_model(model)
+    if not isinstance(config, TrainingConfig):
+        raise TypeError(f"config must be a TrainingConfig, got {type(config).__name__}")
+    if (tokens := as_token_ids(ids)) is not None:
+        block_size = window_length(model, block_size)
+        check_windows(model, tokens, config, block_size)
+        ids = partial(sample_batch, tokens, block_size, config.batch_size)
+    optimizers = make_optimizers if optimizer is None else partial(given_optimizers, optimizer)
+    return Trainer(model, ids, config, optimizers, lr_factor, data_digest, scheduler, loss)
 
 
 def train(
-    model: nn.Module,  # trained in place
+    model: nn.Module,  # from token ids to logits; trained in place
     ids: Integer[Tensor, "train"] | Iterable,  # a text as token ids, or batches
     config: TrainingConfig,
     validation_ids: Integer[Tensor, "validation"] | Iterable | None = None,  # to evaluate on
-    on_evaluate: Callable[[History], None] | None = None,  # called after each evaluation
+    on_evaluate: Callable[[History], bool | None] | None = None,  # called after each evaluation
     directory: str | Path | None = None,  # for checkpoints and metrics; None: nothing is written
     tokenizer: AnyTokenizer | None = None,  # saved with the model
     resume: dict | None = None,  # `Checkpoint.training` of the run to continue
-    text: str = "",  # a digest of the data: a run is not resumed on other data
+    data_digest: str = "",  # a run is not resumed on other data
+    *,
+    block_size: int | None = None,  # tokens in a window; by default those of the model's config
+    optimizer: torch.optim.Optimizer | list | Callable | None = None,  # or a function of the model
+    scheduler: object | None = None,  # of torch.optim.lr_scheduler, or a function of the optimizer
+    loss: Callable[..., Tensor] | None = None,  # (output, targets) -> mean; None: cross-entropy
+    on_step: Callable[[History], bool | None] | None = None,  # called after each step
 ) -> History:
     """Trains a model in place, and returns the losses that were measured.
 
-    `ids` are token ids, from which windows for a `LanguageModel` are drawn, or an iterable of
-    batches for any model: a list, a `DataLoader`, a class of your own. A batch is `(inputs,
-    targets)` or `(inputs, targets, mask)`. The model is called as `model(*inputs)`, where inputs is
-    a tensor or a tuple of tensors, and returns logits (B, T, vocab_size). Targets are (B, T), and so is the
-    mask, which is True where a target counts. The loss is the mean over all targets that count,
-    for any `grad_accumulation_steps` and any number of processes. An iterable is read again in each
-    epoch, an iterator only once. With several processes (`torchrun`), give each the same batches;
-    each computes its own rows. Ctrl-C ends the run after the current step, evaluated and saved.
+    **Model.** Any module that is called as `model(*inputs)` and returns logits (B, T, V), or a
+    tuple or an object that holds them, as Hugging Face's models do. It moves to `config.device`;
+    afterwards each module is in training or evaluation mode as it was before.
 
-    To resume, load model and training state with `load_checkpoint` and give the same data: batches
-    that were used before are skipped. A `DataLoader` with its own generator needs the same seed.
+    **Data.** Token ids (a tensor, an array or a list), of which windows are drawn, or an iterable
+    of batches: a list, a `DataLoader`, a class of your own. A batch is `(inputs, targets)` or
+    `(inputs, targets, mask)`, inputs a tensor or a tuple of tensors. Targets are (B, T), and so is
+    the mask, which is True where a target counts; a target of -100 does not count. An iterable is
+    read again in each epoch. An iterator is read once: if it ends early, so does the run. With
+    several processes (`torchrun`), give each the same batches; each computes its own rows.
 
-    Raises ValueError for data, a model and a configuration that do not go together, or for a model
-    that cannot be saved to `directory`; OSError if nothing can be written; FloatingPointError if
-    the loss is not finite or has exploded.
+    **Loss.** The mean over all targets that count, for any `grad_accumulation_steps` and any number
+    of processes. A loss of your own is called with what the model returns, the targets, and the
+    mask if there is one, and returns the mean; its targets may have any shape.
+
+    **Optimizer.** Without a scheduler, its learning rate is multiplied by the schedule of `config`.
+    A scheduler is stepped after each training step, `ReduceLROnPlateau` after each evaluation.
+
+    **Callbacks.** They get the history in the main process. One that returns True ends the run, as
+    Ctrl-C does: after the current step, evaluated and saved.
+
+    **Resume.** Load model and training state with `load_checkpoint` and give the same arguments:
+    batches that were used before are skipped, a new scheduler is stepped as often as before. A
+    `DataLoader` with its own generator needs the same seed.
+
+    Raises TypeError or ValueError for arguments that do not go together, or for a model that cannot
+    be saved to `directory`; OSError if nothing can be written; FloatingPointError if the loss is
+    not finite or has exploded.
     """
+    trainer = make_trainer(model, ids, config, data_digest, block_size, optimizer, scheduler, loss)
     if directory is not None:
-        check_can_be_saved(model)
+        check_can_be_saved(trainer.model)
+    check_callbacks(on_evaluate=on_evaluate, on_step=on_step)
+    validate = None
     if validation_ids is not None:
         check_repeatable(validation_ids)
-    trainer = make_trainer(model, ids, config, text)
+        validate = partial(evaluate, model, validation_ids, block_size=block_size, loss=loss)
+    trainer.rates.check_validation(validate)
     if resume is not None:
         trainer.load_state_dict(resume)
-    validation_loss = None if validation_ids is None else partial(evaluate, model, validation_ids)
-    return run_loop(trainer, validation_loss, on_evaluate, directory, tokenizer)
+    return run_loop(trainer, validate, on_evaluate, directory, tokenizer, on_step)

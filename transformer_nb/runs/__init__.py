@@ -1,8 +1,13 @@
 """What a training run is made of.
 
+    arguments      what users hand to `train` and `evaluate`
     batches        what a model learns from in one step
+    evaluation     the mean loss over batches or a text
+    machine        bfloat16 and compilation, where a machine has them
+    optimizers     optimizers and learning rates, by the configuration or handed over
     process        device, random numbers, and what one process does alone
     distributed    several processes that train one model
+    sources        where batches come from
     state          measurements, and the state of optimizers
     trainer        one training step
     checkpoints    a model on the disk, whole at every moment
