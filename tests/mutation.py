@@ -308,12 +308,32 @@ runs.batches
     if negative.any(): -> if False:  # targets that are left out in silence
     or logits.shape[:2] != batch.targets.shape ->   # logits of another length
     (rows < parts or any( -> (any(  # a part without rows
+    if counted.numel() and counted.max() -> if False and counted.max()  # a GPU is asked for a logit that is not there
+    (count_targets(batch) / divisor) -> 1 / divisor  # each part of a batch weighs the same in a loss of one's own
+runs.sources
     with random_state_of(self.generator): -> if True:  # the order of the batches is drawn from the caller's random numbers
     while self.taken < taken: -> while False:  # a resumed run begins with the first batch
     if taken < self.taken: -> if False:  # a run that goes back goes on
-    total / count -> total / number  # each batch weighs the same
-    with evaluation_mode(model), random_state_of -> with random_state_of  # measured with dropout
     "generator" in state: -> False:  # a run on ids goes on with batches
+    not state["first_batch"].equal(self.first): -> False:  # other batches after a resume, in silence
+runs.evaluation
+    total / count -> total / number  # each batch weighs the same
+    with evaluation_mode(model): -> if True:  # measured with dropout
+    + [len(self.ids) - 1] * (whole < len(self.ids) - 1) ->   # the end of a text is not predicted
+    .transpose(1, 2).float() -> .mT.reshape(len(ids), -1, length).float()  # reshaped, not transposed
+    READING, random_state_of(generator): -> READING:  # the caller's random numbers are drawn from
+runs.arguments
+    if config.batch_size % (world_size() * parts): -> if False:  # shares that are not equal
+    if low < 0 or high >= vocab_size: -> if False:  # tokens of another vocabulary
+    if len(needed) > 1: -> if False:  # an encoder-decoder is called with one text
+    isinstance(model, parallel) -> False  # the configuration of a wrapped model is not found
+runs.optimizers
+    group["initial_lr"] * factor -> self.config.learning_rate * factor  # muon at adamw's rate
+    if not needs_loss(scheduler): -> if True:  # a plateau without a loss
+    if step in losses: -> if False:  # the plateau of a resumed run is forgotten
+    if any(id(parameter) not in own for parameter in held): -> if False:  # the parameters of another model learn
+    if field.name in names and value != field.default: -> if False:  # options that are ignored
+    set_rate(group, group["initial_lr"]) -> pass  # an optimizer comes back with another rate
 runs.distributed
     tensor.tensor_split(self.size)[self.rank] -> tensor  # each process learns from the whole batch
     isinstance(error, dist.DistError) -> False  # an error of the network is one's own
@@ -333,7 +353,7 @@ runs.distributed
 runs.state
     optimizer.load_state_dict( -> dict(  # the optimizer starts anew
     if (len(found), count) != (kind["parameters"], kind["tensors"]): -> if False:  # a run goes on with half of its optimizer
-    if name in taken -> if False  # two optimizers of one class share a state
+    while name in taken: -> while False:  # two optimizers of one class share a state
 runs.trainer
     with random_state_of(self.dropout): -> if True:  # dropout draws from the caller's random numbers
     self.dropout.set_state(tensors.pop("dropout")) -> tensors.pop("dropout")  # other dropout after a resume
@@ -379,9 +399,7 @@ training
     math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
     if parameter.dim() >= 2 else vectors -> if True else vectors  # gains and biases decayed too
     eps=config.eps -> eps=1e-8  # the paper's epsilon is not heard
-    logits = model(ids.to(device).long()).transpose(1, 2).float() -> z = model(ids.to(device).long()); logits = z.reshape(len(z), -1, z.shape[1]).float()  # reshaped, not transposed
-    with evaluation_mode(model): -> if True:  # measured with dropout
-    check_can_be_saved(model) -> pass  # what was learned cannot be kept
+    check_can_be_saved(trainer.model) -> pass  # what was learned cannot be kept
     check_repeatable(validation_ids) -> pass  # validation batches that are there only once
 seq2seq.pairs
     torch.where(positions == lengths, self.stop, self.pad) -> torch.where(positions >= lengths, self.stop, self.pad)  # filled with stop
@@ -584,6 +602,7 @@ def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
+    shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")} | {"inference.conversation": "streaming"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]
