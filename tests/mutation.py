@@ -106,7 +106,7 @@ layer_norm
     self.weight, self.bias, self.eps) -> self.weight, None, self.eps)  # no bias
     self.weight, self.bias, self.eps) -> self.weight, self.bias)  # another epsilon
 multi_head_attention
-    .view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
+    .view(*x.shape[:-1], self.n_heads, d_k).transpose(1, 2) -> .reshape(x.shape[0], self.n_heads, x.shape[1], -1)  # split without transpose
     heads.transpose(1, 2).flatten(2) -> heads.reshape(heads.shape[0], heads.shape[2], -1)  # merged without transpose
     self.out_proj(self.merge_heads(heads)) -> self.merge_heads(heads)  # no W_o
     F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal) -> F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=x.shape[-1] ** -0.5)  # scale by d_model

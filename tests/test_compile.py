@@ -14,6 +14,7 @@ positions = pytest.mark.parametrize("positions", PARTS["positions"])
 MODELS = {
     "plain": {},
     "modern": dict(embedding="bigram", feed_forward="gated", norm="rms", tie_embeddings=False),
+    "windows": dict(attention="grouped_query", n_kv_heads=1, sliding_window=3),
 }
 
 
@@ -31,14 +32,33 @@ def compiled(model, *inputs, **options):
 
 
 @pytest.mark.usefixtures("shapes_unchecked")
-@positions
-@pytest.mark.parametrize("parts", MODELS)
+@pytest.mark.parametrize("parts, positions", [*(("plain", name) for name in PARTS["positions"]), ("modern", "rotary"), ("modern", "learned"), ("windows", "rotary")])
 def test_a_language_model_is_one_graph(parts, positions):
     model, ids = small_language_model(positions=positions, **MODELS[parts]), torch.randint(13, (3, 8))
     for options in ({}, {"mask": padding_mask([8, 5, 3], 8)}, {"last_only": True}):
         output, graphs = compiled(model, ids, **options)
         assert graphs == 1
         torch.testing.assert_close(output, model(ids, **options))
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("parts, positions, strict", [("plain", "rotary", False), ("modern", "learned", False), ("windows", "rotary", True), ("windows", "sinusoidal", False)])
+def test_an_exported_language_model_takes_batches_and_sequences_of_any_size(parts, positions, strict):
+    model, longest = small_language_model(positions=positions, **MODELS[parts]).eval(), 8
+    sizes = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("seq", min=3, max=longest)}
+    program = torch.export.export(model, (torch.randint(13, (3, 5)),), dynamic_shapes=(sizes,), strict=strict).module()
+    for size in ((1, 3), (7, longest), (2, 4)):
+        ids = torch.randint(13, size)
+        torch.testing.assert_close(program(ids), model(ids))
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("parts", MODELS)
+def test_a_traced_model_can_be_saved_and_gives_the_same(parts, tmp_path):
+    model, ids = small_language_model(**MODELS[parts]).eval(), torch.randint(13, (3, 8))
+    torch.jit.save(torch.jit.trace(model, (ids,), check_trace=False), tmp_path / "traced.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "traced.pt")(ids), model(ids))
 
 
 @pytest.mark.usefixtures("shapes_unchecked")

@@ -1,5 +1,6 @@
 "Layers, stacks and models: equal to torch's, causal where they should be, of exactly the size that the paper says."
 
+import copy
 import math
 from dataclasses import asdict, replace
 
@@ -872,3 +873,42 @@ def test_a_stack_refuses_a_mask_with_two_meanings_only(make):
     with pytest.raises(ValueError, match=r"with 5 sequences of 5 positions, a mask of shape \(5, 5\) has two meanings"):
         model(ids, mask=mask)
     assert_same(model(ids, mask=mask[None])[:4], model(ids[:4], mask=mask))  # with four sequences it has one
+
+
+# Precisions and sizes.
+
+KINDS = {"multi-head": {}, "grouped-query": dict(attention="grouped_query", n_kv_heads=1, sliding_window=5)}
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype, error", [(torch.bfloat16, 2**-6), (torch.float16, 2**-9)])
+def test_parameters_in_half_precision_give_the_logits_within_it(dtype, error, kind, positions):
+    config = TransformerConfig(vocab_size=30, block_size=400, n_layers=2, n_heads=2, d_model=32, positions=positions, **KINDS[kind])
+    model, ids = LanguageModel(config).eval(), torch.randint(30, (2, 400))
+    converted, parameters_only = copy.deepcopy(model).to(dtype), copy.deepcopy(model)
+    for parameter in parameters_only.parameters():  # as mixed precision of FSDP does
+        parameter.data = parameter.data.to(dtype)
+    logits, expected = converted(ids), model(ids)
+    assert logits.dtype == dtype and parameters_only(ids).equal(logits)
+    assert (logits.float() - expected).abs().max() < error * expected.abs().max()
+    exact = LanguageModel(config).eval()
+    exact.load_state_dict(converted.state_dict())
+    assert converted.float()(ids).equal(exact(ids))  # only the weights were rounded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0)])
+def test_no_sequences_and_no_positions_give_no_logits(shape, kind):
+    config = TransformerConfig(vocab_size=30, block_size=8, n_layers=1, n_heads=2, d_model=16, positions="rotary", **KINDS[kind])
+    assert LanguageModel(config)(torch.zeros(shape, dtype=torch.long)).shape == (*shape, 30)
+
+
+def test_an_encoder_decoder_built_without_memory_is_whole_once_it_has_weights():
+    config = TransformerConfig.preset("paper", vocab_size=30, block_size=8, n_layers=1, n_heads=2, d_model=16)
+    model, ids = EncoderDecoder(config).eval(), torch.randint(30, (2, 12))
+    with torch.device("meta"):
+        empty, other = EncoderDecoder(config).eval(), EncoderDecoder(config).eval()
+    empty.load_state_dict(model.state_dict(), assign=True)
+    other.to_empty(device="cpu").load_state_dict(model.state_dict())
+    assert empty(ids, ids).equal(model(ids, ids)) and other(ids, ids).equal(model(ids, ids))

@@ -59,7 +59,7 @@ class MultiHeadAttention(nn.Module):
             q, k = self.apply_rotary(q, offset), self.apply_rotary(k, offset)
             if cache is not None:
                 k, v = cache.update(k, v)
-        check_mask(mask, (len(x), self.n_heads, x.shape[1], k.shape[2]))
+        check_mask(mask, (x.shape[0], self.n_heads, x.shape[1], k.shape[2]))
         mask, is_causal = self.combine_masks(mask, is_causal, q, k, need_weights)
         heads, weights = self.attend(q, k, v, mask, is_causal, need_weights)
         output = self.out_proj(self.merge_heads(heads))
@@ -87,7 +87,8 @@ class MultiHeadAttention(nn.Module):
 
     def split_heads(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch head seq d_k"]:
         "Splits the features of each position into heads."
-        return x.view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
+        d_k = x.shape[-1] // self.n_heads
+        return x.view(*x.shape[:-1], self.n_heads, d_k).transpose(1, 2)  # (B, T, h d_k) -> (B, h, T, d_k)
 
     def merge_heads(self, heads: Float[Tensor, "batch head seq d_k"]) -> Float[Tensor, "batch seq d_model"]:
         "Concatenates the heads of each position again."

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..attention import causal_mask, scaled_dot_product_attention
 from ..config.model import PARTS
+from ..config.position_table import is_exporting
 from ..multi_head_attention import MultiHeadAttention
 
 # %% ../../nbs/workshop/modern_attention.ipynb #7c5b4689
@@ -110,7 +111,7 @@ class GroupedQueryAttention(MultiHeadAttention):
         window, length, kv_length = self.sliding_window, q.shape[2], k.shape[2]
         if window is not None and not is_causal:
             raise ValueError(f"a sliding window looks back only: call the layer with is_causal=True, or leave out sliding_window={window}")
-        if window is not None and kv_length > window:
+        if window is not None and (is_exporting() or kv_length > window):  # an exported program serves all lengths
             near, is_causal = sliding_window_mask(length, window, kv_length, q.device), False  # the window is causal
             mask = near if mask is None else mask & near
         return super().combine_masks(mask, is_causal, q[:, : self.n_kv_heads], k, need_weights)  # which reads their lengths
