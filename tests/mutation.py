@@ -249,7 +249,7 @@ modern.attention
     x.repeat_interleave(n_heads // x.shape[1], dim=1) -> x.repeat(1, n_heads // x.shape[1], 1, 1)  # other groups
     return self.q_norm(q), self.k_norm(k), v -> return q, self.k_norm(k), v  # only keys are normalized
     mask = near if mask is None else mask & near -> mask = near  # padding inside the window is attended
-    if window is not None and kv_length > window: -> if False:  # no window
+    if window is not None and (is_exporting() or kv_length > window): -> if False:  # no window
     self.in_proj_bias[:rows] -> None  # queries without their bias
 modern.parts
     torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
