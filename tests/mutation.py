@@ -415,6 +415,9 @@ seq2seq.decoding
     text[:, len(self.cache[0][0]) :] -> text  # everything anew, into the cache
     memory.repeat_interleave(copies, dim=0) -> memory.repeat(copies, 1, 1)  # the source of another row
     own.reorder(rows) -> pass  # the cache of another beam
+    with evaluation_mode(model):\n        read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache)\n -> if True:\n        read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache)\n  # written in training mode
+    source_mask = padding_mask(lengths, source.shape[1]) -> pass  # padding is read
+    check_logits(logits) -> pass  # NaN is written
     total[:, 0] = 0.0 -> total[:] = 0.0  # all beams the same
     min(2 * n_beams, -> min(n_beams,  # too few to go on
     <= score[:, -1:] -> <= score[:, :1]  # stops too early

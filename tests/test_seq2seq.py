@@ -4,10 +4,11 @@ import copy
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_same, randomize, small_config, small_encoder_decoder
+from helpers import assert_same, randomize, small_config, small_encoder_decoder, small_language_model
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -302,11 +303,34 @@ def test_what_makes_no_sense_is_refused_in_one_line(search):
         search(model, source, 4, **WAYS, source_mask=mask[:, 0])
     with pytest.raises(ValueError, match=r"at least one, got shape \(2, 0\)"):
         search(model, source[:, :0], 4, **WAYS)
-    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
-        search(copy.deepcopy(model).train(), source, 4, **WAYS)
+    with pytest.raises(ValueError, match="stop must be a token of the target, 0 to 12, got 13"):
+        search(model, source, 4, start=1, stop=13)
+    with pytest.raises(ValueError, match="got LanguageModel: a language model writes with generate"):
+        search(small_language_model(), source, 4, **WAYS)
+    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+        search(model, [3, 4, 5], 4, **WAYS)
+    model.head.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the logits of the next token are NaN"):
+        search(model, source, 4, **WAYS)
     if search is beam_search:
         with pytest.raises(ValueError, match="n_beams must be at least 1, got 0"):
             search(model, source, 4, **WAYS, n_beams=0)
+
+
+@pytest.mark.parametrize("search", [greedy_decode, lambda *a, **k: beam_search(*a, **k)[0]], ids=["greedy", "beam"])
+def test_sources_and_models_as_users_have_them(search, shapes_unchecked):
+    model = small_encoder_decoder(dropout=0.5, attention_dropout=0.5)
+    source, mask = sources([4, 2, 3])
+    expected = search(model, source, 7, **WAYS, source_mask=mask)
+    rows = [row[seen[0]].tolist() for row, seen in zip(source, mask)]
+    model.train().encoder.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    for given, its_mask in ((source.to(torch.uint8), mask), (source.numpy(), mask), (rows, None), ([np.array(row) for row in rows], None)):
+        assert search(model, given, np.int64(7), **WAYS, source_mask=its_mask).equal(expected)
+    assert search(nn.DataParallel(model), source, 7, **WAYS, source_mask=mask).equal(expected)
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(TypeError, match="whole numbers, got torch.float32"):
+        search(model, source.float(), 7, **WAYS)
 
 
 # Beam search.

@@ -12,10 +12,15 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
+from ..attention import padding_mask
+from ..inference.any_model import device_of, unwrap
 from ..inference.cache import KVCache
+from ..inference.calls import check_count, evaluation_mode
+from ..inference.prompts import as_ids, as_prompts
+from ..inference.sampling import at_least_float32, check_logits
 
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #cda59db7
 def label_smoothed_cross_entropy(
@@ -75,7 +80,8 @@ class IncrementalDecoder:
         "The logits of the next token of each text."
         new = text if self.cache is None else text[:, len(self.cache[0][0]) :]
         logits = self.model.decode(new, self.memory, self.mask, cache=self.cache)[:, -1]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too little for a sum
+        check_logits(logits)
+        return at_least_float32(logits)  # half precision is too little for a sum
 
     def reorder(
         self,
@@ -88,45 +94,66 @@ class IncrementalDecoder:
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #2f9a4a32
 @torch.no_grad()
 def greedy_decode(
-    model: nn.Module,  # an `EncoderDecoder`, in evaluation mode
-    source: Int[Tensor, "batch source"],
+    model: nn.Module,  # an `EncoderDecoder`, in evaluation mode during the call
+    source: Integer[Tensor, "batch source"] | list,  # ids, or a list of sources of any length
     max_new_tokens: int,  # the longest text
     start: int,  # the token that stands before every target
     stop: int,  # the token that ends it
     source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
     use_cache: bool = True,
 ) -> Int[Tensor, "batch seq"]:
-    "The most probable token, again and again; each row without the start token, and filled with `stop` behind its end."
-    check_decoding(model, source, max_new_tokens, source_mask)
-    read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache)
-    text = torch.full_like(source[:, :1], start)
-    ended = torch.zeros_like(text, dtype=torch.bool)
-    for _ in range(max_new_tokens):
-        token = read(text).argmax(dim=-1, keepdim=True).masked_fill(ended, stop)
-        ended = ended | (token == stop)
-        text = torch.cat((text, token), dim=1)
-        if ended.all():
-            break
+    """The most probable token, again and again; each row without the start token, and filled with `stop` behind its end.
+
+    Raises ValueError or TypeError for a model or an argument that makes no sense, as `check_decoding` does."""
+    model, source, source_mask, numbers = check_decoding(model, source, source_mask, max_new_tokens, start, stop)
+    max_new_tokens, start, stop, _ = numbers
+    with evaluation_mode(model):
+        read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache)
+        text = torch.full_like(source[:, :1], start)
+        ended = torch.zeros_like(text, dtype=torch.bool)
+        for _ in range(max_new_tokens):
+            token = read(text).argmax(dim=-1, keepdim=True).masked_fill(ended, stop)
+            ended = ended | (token == stop)
+            text = torch.cat((text, token), dim=1)
+            if ended.all():
+                break
     return text[:, 1:]
 
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #a2946977
 def check_decoding(
     model: nn.Module,
-    source: Int[Tensor, "batch source"],
-    max_new_tokens: int,
+    source: Integer[Tensor, "batch source"] | list,
     source_mask: Tensor | None,
+    max_new_tokens: int,
+    start: int,
+    stop: int,
     n_beams: int = 1,
-) -> None:
-    "Raises ValueError for arguments that are invalid."
+) -> tuple[nn.Module, Int[Tensor, "batch source"], Tensor | None, list[int]]:
+    """Returns the model without wrappers, the source as ids where the model is, its mask, and the four numbers.
+
+    Raises ValueError or TypeError for what is invalid."""
+    model = unwrap(model)
+    if not (hasattr(model, "encode") and hasattr(model, "decode")):
+        raise ValueError(f"a source is answered by an EncoderDecoder, got {type(model).__name__}: a language model writes with generate")
+    if isinstance(source, (list, tuple)) and not as_prompts(source)[1]:
+        rows = as_prompts(source)[0]
+        lengths = torch.tensor([len(row) for row in rows])
+        source = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        if source_mask is None and lengths.min() < lengths.max():
+            source_mask = padding_mask(lengths, source.shape[1])
+    source = as_ids(source)
     if source.dim() != 2 or source.numel() == 0:
         raise ValueError(f"the source must be (B, S) indices, at least one, got shape {tuple(source.shape)}")
     if source_mask is not None and source_mask.dim() == 2 and len(source_mask) == len(source):
         raise ValueError(f"a mask for each source is (B, 1, S), got shape {tuple(source_mask.shape)}: add [:, None]")
-    for name, value in dict(max_new_tokens=max_new_tokens, n_beams=n_beams).items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if model.training:
-        raise ValueError("the model is in training mode, and dropout would change what it writes: call model.eval() first")
+    numbers = dict(max_new_tokens=max_new_tokens, start=start, stop=stop, n_beams=n_beams)
+    numbers = {name: check_count(name, value, 0 if name in ("start", "stop") else 1) for name, value in numbers.items()}
+    vocab_size = getattr(getattr(model, "target_config", None), "vocab_size", math.inf)
+    for name in ("start", "stop"):
+        if numbers[name] >= vocab_size:
+            raise ValueError(f"{name} must be a token of the target, 0 to {vocab_size - 1}, got {numbers[name]}")
+    device = device_of(model, source)
+    return model, source.to(device), None if source_mask is None else source_mask.to(device), list(numbers.values())
 
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #d9abbd16
 def gnmt_length_penalty(
@@ -138,8 +165,8 @@ def gnmt_length_penalty(
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #7bc12514
 @torch.no_grad()
 def beam_search(
-    model: nn.Module,  # an `EncoderDecoder`, in evaluation mode
-    source: Int[Tensor, "batch source"],
+    model: nn.Module,  # an `EncoderDecoder`, in evaluation mode during the call
+    source: Integer[Tensor, "batch source"] | list,  # ids, or a list of sources of any length
     max_new_tokens: int,  # the longest text
     start: int,  # the token that stands before every target
     stop: int,  # the token that ends it
@@ -149,30 +176,34 @@ def beam_search(
     use_cache: bool = True,
     early_stopping: bool = False,  # whether `n_beams` finished texts are enough, even if an unfinished one may still be better
 ) -> tuple[Int[Tensor, "batch seq"], Float[Tensor, "batch"]]:
-    "The best text of each row that was found, as `greedy_decode` gives it, and its score: summed log-probability over penalty."
-    check_decoding(model, source, max_new_tokens, source_mask, n_beams)
-    read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache, copies=n_beams)
+    """The best text of each row that was found, as `greedy_decode` gives it, and its score: summed log-probability over penalty.
+
+    Raises ValueError or TypeError for a model or an argument that makes no sense, as `check_decoding` does."""
+    model, source, source_mask, numbers = check_decoding(model, source, source_mask, max_new_tokens, start, stop, n_beams)
+    max_new_tokens, start, stop, n_beams = numbers
     first_row = n_beams * torch.arange(len(source), device=source.device)[:, None]
     text = torch.full((len(source) * n_beams, 1), start, device=source.device)
     total = torch.full((len(source), n_beams), -math.inf, device=source.device)
     total[:, 0] = 0.0  # all beams are the same before the first token: one of them counts
     finished = torch.full((len(source), n_beams, max_new_tokens), stop, device=source.device)
     score, done = torch.full_like(total, -math.inf), torch.zeros_like(first_row, dtype=torch.bool)
-    for length in range(1, max_new_tokens + 1):
-        longer = total[..., None] + read(text).log_softmax(dim=-1).unflatten(0, total.shape)  # (B, n_beams, V)
-        total, choice = longer.flatten(1).topk(min(2 * n_beams, longer[0].numel()))  # enough to go on if n_beams of them end
-        row, token = first_row + choice // longer.shape[-1], choice % longer.shape[-1]
-        candidate = torch.cat((text[row], token[..., None]), dim=-1)  # (B, 2 n_beams, 1 + length)
-        ends = (token == stop) | (length == max_new_tokens)
-        new_score = (total / length_penalty(length)).masked_fill(~ends | done, -math.inf)[:, :n_beams]
-        finished, score = keep_best_hypotheses(finished, score, candidate[:, :n_beams, 1:], new_score, stop)
-        total, kept = total.masked_fill(ends, -math.inf).topk(n_beams)
-        text = candidate.take_along_dim(kept[..., None], dim=1).flatten(0, 1)
-        read.reorder(row.take_along_dim(kept, dim=1).flatten())
-        hopeless = total[:, :1] / length_penalty(length) <= score[:, -1:]
-        done = done | (score[:, -1:].isfinite() & (hopeless | early_stopping))
-        if done.all():
-            break
+    with evaluation_mode(model):
+        read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache, copies=n_beams)
+        for length in range(1, max_new_tokens + 1):
+            longer = total[..., None] + read(text).log_softmax(dim=-1).unflatten(0, total.shape)  # (B, n_beams, V)
+            total, choice = longer.flatten(1).topk(min(2 * n_beams, longer[0].numel()))  # enough to go on if n_beams of them end
+            row, token = first_row + choice // longer.shape[-1], choice % longer.shape[-1]
+            candidate = torch.cat((text[row], token[..., None]), dim=-1)  # (B, 2 n_beams, 1 + length)
+            ends = (token == stop) | (length == max_new_tokens)
+            new_score = (total / length_penalty(length)).masked_fill(~ends | done, -math.inf)[:, :n_beams]
+            finished, score = keep_best_hypotheses(finished, score, candidate[:, :n_beams, 1:], new_score, stop)
+            total, kept = total.masked_fill(ends, -math.inf).topk(n_beams)
+            text = candidate.take_along_dim(kept[..., None], dim=1).flatten(0, 1)
+            read.reorder(row.take_along_dim(kept, dim=1).flatten())
+            hopeless = total[:, :1] / length_penalty(length) <= score[:, -1:]
+            done = done | (score[:, -1:].isfinite() & (hopeless | early_stopping))
+            if done.all():
+                break
     longest = int((finished[:, 0] != stop).sum(dim=1).max()) + 1
     return finished[:, 0, :longest], score[:, 0]
 
