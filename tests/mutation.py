@@ -176,6 +176,10 @@ config.checks
     if rows != columns: -> if False:  # a verdict on positions that do not match
     == mask.shape[0] > 1: -> > 10**9:  # a mask with two meanings
     if mask is not None and mask.dim() == 2 and mask.shape[0] > 1: -> if False:  # padding as positions
+config.docstrings
+    if not meanings or "Arguments:\n" in text: -> if not meanings:  # a section for each use
+    text[:start].rstrip(), -> text,  # the example twice
+    one.end_lineno in comments -> one.lineno - 1 in comments  # the comment of its neighbor
 config.position_table
     torch.promote_types(torch.get_default_dtype(), torch.float32) -> torch.get_default_dtype()  # a table in half precision
     len(rows) < length or rows.device -> rows.device  # it does not grow
@@ -603,7 +607,7 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
+    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.docstrings": "examples", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}

@@ -73,6 +73,7 @@ def __getattr__(name: str) -> object:
     "A public name, or a module of the package."
     if name in _MODULES:
         value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
+        _import_module(f"{__name__}.config.docstrings").document_arguments(value)
         globals()[name] = value
         return value
     try:

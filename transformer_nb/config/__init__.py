@@ -1,6 +1,7 @@
 """What a model and its training are made of, by name.
 
     checks            masks and shapes that are refused
+    docstrings        the meaning of arguments, for `help`
     fields            fields that explain themselves, and their checks
     registry          tables of names that import a module when a name is used
     model             `TransformerConfig` and the table of parts

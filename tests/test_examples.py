@@ -1,0 +1,50 @@
+"Every public name explains itself: what it does, what each argument means, and an example, which is run."
+
+import doctest
+import inspect
+
+import pytest
+import torch
+
+import transformer_nb
+from transformer_nb.config.docstrings import document_arguments, parameter_comments, with_arguments
+
+PUBLIC = [name for name in transformer_nb.__all__ if callable(getattr(transformer_nb, name))]
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_example_of_a_public_name_runs(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    value = getattr(transformer_nb, name)
+    names = {"torch": torch, **{name: getattr(transformer_nb, name) for name in transformer_nb.__all__}}
+    (example,) = [test for test in doctest.DocTestFinder(recurse=False).find(value, name, module=False, globs=names)]
+    assert example.examples, f"{name} has no example: add one after `>>> ` to its docstring"
+    torch.manual_seed(0)
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
+    assert result.failed == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_argument_of_a_public_name_is_explained(name):
+    value = getattr(transformer_nb, name)
+    function = value.__init__ if isinstance(value, type) else value
+    parameters = [p for p in inspect.signature(function).parameters if p not in ("self", "cls", "args", "kwargs")]
+    document_arguments(value)
+    silent = [p for p in parameters if f"    {p}: " not in value.__doc__]
+    assert not silent, f"{name} does not say what {', '.join(silent)} means: add a comment after the parameter"
+
+
+def test_comments_are_found_whatever_stands_between():
+    def function(
+        a: dict[str, int],  # first # with a hash
+        *rest: int,  # others
+        b: tuple = (1, "# no comment"),
+        c: str = "x",  # last
+        **more: object,  # by name
+    ):
+        """A function."""
+
+    assert parameter_comments(function) == {"a": "first # with a hash", "rest": "others", "c": "last", "more": "by name"}
+    assert with_arguments(None, {}) == "" and with_arguments("Text.", {}) == "Text."
+    assert with_arguments("Text.\n\n    >>> f()\n    1\n    ", {"a": "b"}) == "Text.\n\nArguments:\n    a: b\n\n>>> f()\n1"
