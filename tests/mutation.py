@@ -467,12 +467,16 @@ convert.llama
     config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
     halves.transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
     rows.repeat_interleave(n_repeats, dim=0) -> rows.repeat(n_repeats, 1, 1)  # heads share with the wrong ones
+convert.files
+    if (directory / whole).exists() or not (directory / index).exists(): -> if not (directory / index).exists():  # an index that was left there counts more than the file
+    if not isinstance(content, dict): -> if False:  # any JSON will do
+    if not plain or not file.endswith(".safetensors"): -> if False:  # an index may name any file
+    if twice := found.keys() & weights.keys(): -> if False:  # the second of two weights with one name wins
+    c if c.isprintable() else " " -> c  # names in a file reach the terminal
 convert.huggingface
-    or (directory / "model.safetensors").exists() -> or False  # an index that was left there counts more than the file
-    if not isinstance(config, dict): -> if False:  # any JSON will do
+    check_sizes(family, ours, weights) -> pass  # memory for whatever is stored
     check_options(family, config) -> pass  # options without a counterpart are ignored
-    check_layer_counts(family, config, weights) -> pass  # a billion layers are built
-    check_weights(shapes, renamed) -> pass  # memory for whatever is asked
+    check_counts(family, config, weights) -> pass  # a billion layers are built
 convert.export
     if not found: -> if True:  # what a family does not have is written
     if parts.get(name) is not made.get(name): -> if False:  # a module of one's own is written as the usual one

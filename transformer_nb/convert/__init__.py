@@ -3,6 +3,7 @@
     weights          weights under other names, checked and copied
     options          options by other names, and an error for those without a counterpart
     torch_modules    `from_torch`
+    files            a directory of a published model, checked
     family           what there is to know about a family of models
     gpt2             GPT-2
     bert             BERT

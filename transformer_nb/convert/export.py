@@ -14,11 +14,11 @@ from inspect import signature
 from pathlib import Path
 from tempfile import mkdtemp
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..config.initialization import ShapesOnly
 from .family import ModelFamily, check_options, rename_weights, rename_weights_back, with_defaults
 from .huggingface import FAMILIES, find_kind
 from .options import UNUSED_OPTIONS, short_repr
@@ -69,7 +69,7 @@ def describe(
         tied = any(p is embedding.tokens.weight for p in model.head.parameters())
         config["tie_word_embeddings"] = tied
     check_options(family, config)
-    with torch.device("meta"):  # only shapes
+    with ShapesOnly():
         again = family.build(config)
     return config, differences(model, again)
 
@@ -112,8 +112,8 @@ def published_weights(
     """
     parameters = {public_name(n, model): p.detach().cpu() for n, p in model.named_parameters()}
     weights = rename_weights_back(family, config, parameters)
-    with torch.device("meta"):
-        check_weights(family.build(config), rename_weights(family, config, weights))
+    with ShapesOnly():
+        check_weights(family.build(config), rename_weights(family, config, dict(weights)))
     alone = {}
     for name, weight in weights.items():  # a file holds no tensor that shares its memory
         weight = weight.contiguous()

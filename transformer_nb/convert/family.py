@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REQUIRED_OPTIONS', 'keep_weights', 'ModelFamily', 'with_defaults', 'check_options', 'join_projections',
-           'split_projections', 'rename_weights', 'rename_weights_back']
+           'split_projections', 'layer_of', 'rename_weights', 'read_weight', 'rename_group', 'rename_weights_back']
 
 # %% ../../nbs/workshop/convert_family.ipynb #487d3430
 import re
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .files import StoredWeight
 from .options import UNUSED_OPTIONS, check_known_options, check_option_types
 from .options import require_options, short_repr
 from .weights import rename_parameter
@@ -48,7 +49,7 @@ class ModelFamily(NamedTuple):
     prefix: str = ""  # which a name may begin with or not
     unprefixed: str = "$^"  # a pattern: names that are written without the prefix
     aliases: dict[str, str] = {}  # other names of options, and the usual one
-    adapt_weights: Callable[[dict, dict], dict] = keep_weights  # to our layout, their names
+    adapt_weights: Callable[[dict, dict], dict] = keep_weights  # to our layout; for each layer alone
     restore_weights: Callable[[dict, dict], dict] = keep_weights  # the inverse of `adapt_weights`
     ignored: str = "$^"  # a pattern: names of weights that are left out
 
@@ -125,20 +126,59 @@ def split_projections(
     return apart
 
 
+def layer_of(
+    family: ModelFamily,
+    name: str,  # of a weight, by their names
+) -> tuple[str, str]:
+    "The name of the list of layers that a weight is in, and the number there; empty for others."
+    for layers in family.layers.values():
+        start = f"(?:{re.escape(family.prefix)})?{re.escape(layers)}"
+        if match := re.match(rf"{start}\.(\d+)\.", name):
+            return layers, match[1]
+    return "", ""
+
+
 def rename_weights(
     family: ModelFamily,
     config: dict,  # complete, see `with_defaults`
-    weights: dict[str, Tensor],  # by their names
+    weights: dict[str, Tensor | StoredWeight],  # by their names; is emptied, so none is held twice
 ) -> dict[str, Tensor]:
     """The weights of a published model by the names of this package, laid out as it stores them.
 
     Gradients are converted in the same way, as long as `adapt_weights` only moves numbers.
     Raises ValueError for weights of modules that the family does not list.
     """
-    short = {name.removeprefix(family.prefix): weight for name, weight in weights.items()}
-    used = {name: weight for name, weight in short.items() if not re.match(family.ignored, name)}
+    groups, renamed = {}, {}
+    for name in weights:
+        groups.setdefault(layer_of(family, name), []).append(name)
+    for names in groups.values():  # one layer at a time
+        group = {}
+        for name in names:
+            short, weight = name.removeprefix(family.prefix), weights.pop(name)
+            if not re.match(family.ignored, short):
+                group[short] = weight if isinstance(weight, Tensor) else read_weight(name, weight)
+        renamed |= join_projections(rename_group(family, family.adapt_weights(group, config)))
+    return renamed
+
+
+def read_weight(
+    name: str,
+    weight: StoredWeight,
+) -> Tensor:
+    "The numbers of a weight in a file. Raises ValueError where they cannot be read."
+    try:
+        return weight.read()
+    except ValueError as error:
+        raise ValueError(f"weights {name} {error}") from None
+
+
+def rename_group(
+    family: ModelFamily,
+    weights: dict[str, Tensor],  # by their names
+) -> dict[str, Tensor]:
+    "The weights by our names. Raises ValueError for a name that is unknown, or that two share."
     renamed, unknown = {}, []
-    for name, weight in family.adapt_weights(used, config).items():
+    for name, weight in weights.items():
         ours = rename_parameter(name, family.names)
         if ours is None:
             unknown.append(name)
@@ -150,7 +190,7 @@ def rename_weights(
     if unknown:
         names = ", ".join(sorted(unknown)[:3])
         raise ValueError(f"weights {names} belong to no module of this family")
-    return join_projections(renamed)
+    return renamed
 
 
 def rename_weights_back(

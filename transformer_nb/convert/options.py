@@ -9,6 +9,7 @@ __all__ = ['UNUSED_OPTIONS', 'HUGGINGFACE_ACTIVATIONS', 'require_options', 'shor
 
 # %% ../../nbs/workshop/convert_options.ipynb #55d618ff
 from collections.abc import Callable, Container
+from reprlib import Repr
 
 import torch
 from torch import Tensor
@@ -53,9 +54,10 @@ UNUSED_OPTIONS = frozenset(
 def short_repr(
     value: object,
 ) -> str:
-    "A value as Python writes it, in one line and cut where it is long."
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    "A value as Python writes it, in one line and cut where it is long or deep."
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    return short.repr(value)
 
 
 def check_known_options(

@@ -8,9 +8,9 @@ __all__ = ['TORCH_LAYER_NAMES', 'TORCH_STACK_NAMES', 'TORCH_NAMES', 'TORCH_CONVE
            'encoder_decoder_from_torch', 'from_torch']
 
 # %% ../../nbs/workshop/convert_torch_modules.ipynb #39bf8109
-import torch
 from torch import nn
 
+from ..config.initialization import ShapesOnly
 from .options import match_activation, require_options
 from .weights import load_weights, rename_parameter
 from ..layer_norm import LayerNorm
@@ -202,7 +202,7 @@ def from_torch(
     if kind not in TORCH_CONVERTERS or type(module) is not getattr(nn, kind):
         kinds = ", ".join(f"nn.{name}" for name in TORCH_CONVERTERS)
         raise ValueError(f"from_torch takes {kinds}, got {kind}")
-    with torch.random.fork_rng(devices=[]):  # for the initial weights, which are replaced below
+    with ShapesOnly():  # no initial weights: they are given below
         ours = TORCH_CONVERTERS[kind](module)
     weights = {}
     for name, weight in module.named_parameters():
