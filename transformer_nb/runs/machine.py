@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..config.training import TrainingConfig
+from .arguments import model_device
 from .process import SingleProcess, resolve_device, world_size
 
 # %% ../../nbs/workshop/training_machine.ipynb #64674315
@@ -64,9 +65,13 @@ class CompiledModel:
         "What the model returns."
         if self.works:
             return self.compiled(*inputs)
+        device = model_device(self.model)
+        random = torch.random if device.type == "cpu" else torch.get_device_module(device)
+        before = random.get_rng_state()
         try:
             output = self.compiled(*inputs)
         except Exception as error:
+            random.set_rng_state(before)
             output = self.model(*inputs)  # raises an error of the model itself
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             warnings.warn(
