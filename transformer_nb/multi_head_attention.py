@@ -50,7 +50,7 @@ class MultiHeadAttention(nn.Module):
         cache: KVCache | None = None,  # keys and values of earlier positions, or of the context
     ) -> Float[Tensor, "batch seq d_model"] | tuple[Tensor, Float[Tensor, "batch head seq kv"]]:
         "Returns one vector for each query position; with `need_weights` also the attention weights of each head."
-        check_vectors(x, self.out_proj.out_features)
+        check_vectors(x, self.in_proj_weight.shape[1])
         if context is not None and cache is not None and len(cache):  # the context is already in the cache
             q, (k, v) = self.project_queries(x), cache.entries()
         else:
