@@ -212,7 +212,7 @@ inference.cache
 inference.calls
     modules[0].eval() -> pass  # written in training mode
     module.training = True\n        return -> return  # left in evaluation mode
-    and not SWITCHED[id(module)][1]} -> }  # the first thread to end puts the modes back under the others
+    if not SWITCHED[id(module)][1]} -> }  # the first thread to end puts the modes back under the others
     if part.training != mode: -> if False:  # frozen parts of a module that hears of its mode are switched too
     has_stopped.cumsum(1) - has_stopped == 0 -> has_stopped.cumsum(1) == 0  # without the stop token
     isinstance(value, (bool, np.bool_)) -> False  # True is one

@@ -1,6 +1,7 @@
 "Streaming: the tokens and texts of generate, piece by piece; a stream that is closed or forgotten leaves the model as it was."
 
 import gc
+import sys
 import threading
 from functools import partial
 
@@ -408,6 +409,35 @@ def test_any_module_converses():
 
 
 # Eight threads.
+
+
+@pytest.fixture
+def threads_take_turns_often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_modes_are_right_while_eight_threads_enter_and_leave(threads_take_turns_often):
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout()))
+    model[1][0].eval()
+    wrong, before = [], state(model)
+
+    def work(number):
+        part = [model, model[1], model[0], model[1][1]][number % 4]
+        try:
+            for turn in range(200):
+                with evaluation_mode(part):
+                    if any(module.training for module in part.modules()):
+                        wrong.append((number, turn))
+        except Exception as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong and state(model) == before
 
 
 def test_eight_threads_that_stream_generate_close_and_fail_write_what_one_writes():
