@@ -255,7 +255,11 @@ modern.attention
     mask = near if mask is None else mask & near -> mask = near  # padding inside the window is attended
     if window is not None and (is_exporting() or kv_length > window): -> if False:  # no window
     self.in_proj_bias[:rows] -> None  # queries without their bias
+modern.rotary
+    ((turns - low) / (high - low)) -> ((turns - high) / (low - high))  # the fast ones are slowed down
+    (1 - kept) * stretched + kept * frequency -> stretched  # all are stretched
 modern.parts
+    (1 + self.weight).to(x.dtype) -> self.weight.to(x.dtype)  # gains that count from zero
     torch.arange(ids.shape[1], device=ids.device) > 0 -> torch.arange(ids.shape[1], device=ids.device) >= 0  # a token before the first
     torch.cat((first, ids[:, :-1]), dim=1) -> ids  # the token itself, not the one before
     self.activation(self.gate(x)) * self.linear1(x) -> self.gate(x) * self.activation(self.linear1(x))  # the other half activated
@@ -464,9 +468,20 @@ convert.marian
     restored["shared.weight"] = restored["encoder.embed_tokens.weight"] -> pass  # a shared embedding is not written
     if not all(embedding.equal(found[0]) for embedding in found): -> if False:  # one of two different embeddings is dropped
 convert.llama
-    config.get("rope_scaling") or config.get("rope_parameters") -> config.get("rope_parameters")  # stretched as old files say it
-    halves.transpose(1, 2).flatten(1, 2) -> rows  # the wrong pairs are turned
-    rows.repeat_interleave(n_repeats, dim=0) -> rows.repeat(n_repeats, 1, 1)  # heads share with the wrong ones
+    config["rope_scaling"] or config["rope_parameters"] -> config["rope_parameters"]  # stretched as old files say it
+    return halves.transpose(1, 2).flatten(0, 2) -> return rows  # the wrong pairs are turned
+    found.setdefault("original_max_position_embeddings", config["max_position_embeddings"]) -> found.setdefault("original_max_position_embeddings", 8192)  # a context of another size
+    ".q_norm.", ".k_norm." ->   # gains in the order of the halves
+    rows.unflatten(0, (-1, d_k // 2, 2)) -> rows.unflatten(0, (-1, 2, d_k // 2))  # written in another order
+    config.rotary_scaling and dict(config.rotary_scaling) -> None  # written without its stretching
+convert.mistral
+    sliding_window=config["sliding_window"] -> sliding_window=None  # no window
+convert.qwen
+    i >= first -> i < first  # the windows of the other layers
+    if config["use_sliding_window"] else None -> if True else None  # a window that is switched off
+    qkv_bias=True -> qkv_bias=False  # biases that are dropped
+convert.gemma
+    scale_embeddings=True -> scale_embeddings=False  # embeddings too small
 convert.files
     if (directory / whole).exists() or not (directory / index).exists(): -> if not (directory / index).exists():  # an index that was left there counts more than the file
     if not isinstance(content, dict): -> if False:  # any JSON will do
@@ -614,6 +629,7 @@ def own_tests(module: str) -> str:
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.docstrings": "examples", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
+    shared |= {f"convert.{name}": "families" for name in ("gemma", "llama", "mistral", "qwen")} | {"modern.rotary": "families"}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")} | {"inference.conversation": "streaming"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]

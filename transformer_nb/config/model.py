@@ -17,7 +17,7 @@ from .registry import Registry
 
 # %% ../../nbs/workshop/model_configuration.ipynb #8446e82d
 PARTS: dict[str, Registry] = {
-    "norm": Registry(layer="config.parts", rms="modern.parts"),  # made with (d_model, eps, bias)
+    "norm": Registry(layer="config.parts", rms="modern.parts", zero_centered_rms="modern.parts"),  # made with (d_model, eps, bias)
     "activation": Registry(  # called with x
         **dict.fromkeys("relu gelu gelu_tanh silu tanh sigmoid mish".split(), "config.parts"),
         **dict.fromkeys("quick_gelu squared_relu".split(), "modern.parts"),
@@ -78,6 +78,8 @@ def check_attention(
     for name in known:
         if name in ("qkv_bias", "out_bias") and getattr(config, name) is None:
             setattr(config, name, config.bias)
+    if isinstance(config.sliding_window, list) and len(config.sliding_window) == config.n_layers and len(set(config.sliding_window)) == 1:
+        config.sliding_window = config.sliding_window[0]  # the same in all layers
     windows = config.sliding_window if isinstance(config.sliding_window, list) else [config.sliding_window] * config.n_layers
     whole = all(window is None or isinstance(window, int) and window is not True and window >= 1 for window in windows)
     if not whole or len(windows) != config.n_layers:
@@ -99,6 +101,7 @@ def check_rotary_scaling(
     kind = scaling.get("rope_type") if isinstance(scaling, dict) else None
     if kind not in ROTARY_SCALINGS:
         raise ValueError(f"rotary_scaling must be a dictionary whose rope_type is one of {', '.join(ROTARY_SCALINGS)}, got {scaling!r}")
+    config.rotary_scaling = dict(scaling)  # its own: another program may go on to change the one it gave
     numbers = {name: value for name, value in scaling.items() if name != "rope_type"}
     if set(numbers) != set(ROTARY_SCALINGS[kind]):
         raise ValueError(f"rotary_scaling {kind!r} needs {', '.join(ROTARY_SCALINGS[kind])}, got {', '.join(numbers) or 'nothing'}")

@@ -8,7 +8,10 @@
     gpt2             GPT-2
     bert             BERT
     marian           Marian's translators
-    llama            Llama
+    llama            Llama, and what its relatives share with it
+    mistral          Mistral
+    qwen             Qwen 2, 2.5 and 3
+    gemma            Gemma
     huggingface      `from_huggingface`
     export           `to_huggingface`
     comparison       a converted model against its original, activation by activation

@@ -45,6 +45,7 @@ class ModelFamily(NamedTuple):
     layers: dict[str, str]  # from an option that counts layers to the name of the list of them
     required: dict[str, object] = {}  # options with only one value that can be converted
     unused: Collection[str] = ()  # options that change no number, beside `UNUSED_OPTIONS`
+    nullable: Collection[str] = ()  # options that may be null, though their default is not
     outputs: dict[str, str] = {}  # from their modules without weights of their own to ours
     prefix: str = ""  # which a name may begin with or not
     unprefixed: str = "$^"  # a pattern: names that are written without the prefix
@@ -95,7 +96,9 @@ def check_options(
     require_options(family.title, config, required)
     known = required.keys() | family.defaults.keys() | {*family.unused} | UNUSED_OPTIONS
     check_known_options(family.title, config, known)
-    check_option_types(family.title, config, family.defaults)
+    null = {name for name in family.nullable if config.get(name) is None}
+    given = {name: value for name, value in family.defaults.items() if name not in null}
+    check_option_types(family.title, config, given)
 
 # %% ../../nbs/workshop/convert_family.ipynb #242f4534
 def join_projections(

@@ -16,10 +16,13 @@ from ..config.initialization import ShapesOnly
 from .bert import BERT, BERT_FOR_MASKED_LM
 from .family import ModelFamily, check_options, layer_of, rename_weights, with_defaults
 from .files import StoredWeight, one_line_errors, read_directory
+from .gemma import GEMMA
 from .gpt2 import GPT2
 from .llama import LLAMA
 from .marian import MARIAN
+from .mistral import MISTRAL
 from .options import short_repr
+from .qwen import QWEN2, QWEN3
 from .weights import load_weights
 from ..transformer import Encoder, EncoderDecoder, LanguageModel
 
@@ -31,6 +34,10 @@ FAMILIES = {
     "BertForPreTraining": BERT_FOR_MASKED_LM,  # without its other head, for pairs of sentences
     "MarianMTModel": MARIAN,
     "LlamaForCausalLM": LLAMA,
+    "MistralForCausalLM": MISTRAL,
+    "Qwen2ForCausalLM": QWEN2,
+    "Qwen3ForCausalLM": QWEN3,
+    "GemmaForCausalLM": GEMMA,
 }  # from the name of a class in transformers to what there is to know about it
 
 
