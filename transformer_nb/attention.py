@@ -20,9 +20,12 @@ from .config.checks import check_dependencies
 def causal_mask(
     length: int,  # T, query positions
     kv_length: int | None = None,  # S, key positions, by default T; the queries are the last T of them
-    device: torch.device | str | None = None,
+    device: torch.device | str | None = None,  # where the mask is made, by default on PyTorch's device
 ) -> Bool[Tensor, "seq kv"]:
-    "Returns True where query position i may attend to key position j: to itself and to earlier positions."
+    """Returns True where query position i may attend to key position j: to itself and to earlier positions.
+
+    >>> causal_mask(3).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]"""
     kv_length = length if kv_length is None else kv_length
     return torch.ones(length, kv_length, dtype=torch.bool, device=device).tril(kv_length - length)
 
@@ -33,7 +36,10 @@ def scaled_dot_product_attention(
     v: Float[Tensor, "*batch kv d_v"],  # what each position passes on
     mask: Bool[Tensor, "*#batch #seq kv"] | None = None,  # True where attending is allowed
 ) -> tuple[Float[Tensor, "*batch seq d_v"], Float[Tensor, "*batch seq kv"]]:
-    "Returns softmax(q k^T / sqrt(d_k)) v and the weights (Vaswani et al., equation 1); a query without any key gets zeros."
+    """Returns softmax(q k^T / sqrt(d_k)) v and the weights (Vaswani et al., equation 1); a query without any key gets zeros.
+
+    >>> scaled_dot_product_attention(torch.zeros(1, 2), torch.ones(2, 2), torch.tensor([[2.0], [4.0]]))  # equal scores
+    (tensor([[3.]]), tensor([[0.5000, 0.5000]]))"""
     scores = q @ k.mT / math.sqrt(q.shape[-1])  # (..., seq, kv)
     if mask is None:
         weights = scores.softmax(dim=-1)
@@ -88,7 +94,10 @@ def dependency_matrix(
 ) -> Float[Tensor, "seq seq"]:
     """Returns how strongly output i (row) depends on input j (column): the norm of d output_i / d input_j.
 
-    Indices have no derivative: for them, the norm of the change of output i when token j is replaced. Raises ValueError unless fn returns T positions."""
+    Indices have no derivative: for them, the norm of the change of output i when token j is replaced. Raises ValueError unless fn returns T positions.
+
+    >>> dependency_matrix(lambda x: x.cumsum(dim=1), torch.zeros(1, 3, 1)).tolist()
+    [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]"""
     return check_dependencies(change_matrix(fn, x) if x.dim() == 2 else jacobian_matrix(fn, x))
 
 
@@ -98,7 +107,10 @@ def leak_test(
 ) -> bool:
     """Returns whether any output depends on a later input: True means that the future leaks into the past.
 
-    Raises ValueError where outputs or derivatives are not finite."""
+    Raises ValueError where outputs or derivatives are not finite.
+
+    >>> leak_test(lambda x: x.cumsum(dim=1), torch.zeros(1, 3, 1)), leak_test(lambda x: x.flip(1), torch.zeros(1, 3, 1))
+    (False, True)"""
     dependency = dependency_matrix(fn, x)
     if not dependency.isfinite().all():
         raise ValueError("cannot tell a leak where outputs or derivatives are nan or infinite: give finite inputs")
@@ -111,7 +123,10 @@ def padding_mask(
 ) -> Bool[Tensor, "batch 1 seq"]:
     """Returns True where a sequence has a token and False where it was padded; combines with `causal_mask` by `&`.
 
-    Raises ValueError for a length below 0 or above T."""
+    Raises ValueError for a length below 0 or above T.
+
+    >>> padding_mask([2, 3], length=3).int().tolist()
+    [[[1, 1, 0]], [[1, 1, 1]]]"""
     lengths = torch.as_tensor(lengths)
     if lengths.numel() and (lengths.min() < 0 or lengths.max() > length):
         raise ValueError(f"lengths must be 0 to {length}, got {lengths.min().item()} to {lengths.max().item()}")

@@ -16,7 +16,10 @@ class TokenEmbedding(nn.Module):
     """A table with one trainable vector per token; each looked-up row is multiplied by `scale`.
 
     Vaswani et al. (2017), section 3.4, use a `scale` of sqrt(d_model).
-    Raises ValueError if `vocab_size` or `d_model` is less than 1."""
+    Raises ValueError if `vocab_size` or `d_model` is less than 1.
+
+    >>> TokenEmbedding(vocab_size=10, d_model=4)(torch.tensor([[1, 2, 1]])).shape
+    torch.Size([1, 3, 4])"""
 
     def __init__(
         self,

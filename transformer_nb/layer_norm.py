@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 # %% ../nbs/04_layer_norm.ipynb #1b1eac9c
 class LayerNorm(nn.Module):
-    "(x - mean) / sqrt(variance + eps) * gain + bias, over the features of each vector (Ba, Kiros and Hinton, 2016)."
+    """(x - mean) / sqrt(variance + eps) * gain + bias, over the features of each vector (Ba, Kiros and Hinton, 2016).
+
+    >>> LayerNorm(3)(torch.tensor([1.0, 2.0, 3.0])).detach()
+    tensor([-1.2247,  0.0000,  1.2247])"""
 
     def __init__(
         self,
@@ -28,7 +31,7 @@ class LayerNorm(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch d_model"],
+        x: Float[Tensor, "*batch d_model"],  # vectors, each normalized by itself
     ) -> Float[Tensor, "*batch d_model"]:
         "Returns each vector normalized by its own mean and population variance, in one fused kernel."
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)

@@ -21,7 +21,10 @@ from .inference.cache import KVCache
 class MultiHeadAttention(nn.Module):
     """Concat(head_0, ..., head_{h-1}) W_o, where each head attends from x to the context (Vaswani et al., section 3.2.2).
 
-    Raises ValueError unless d_model is divisible by n_heads."""
+    Raises ValueError unless d_model is divisible by n_heads.
+
+    >>> MultiHeadAttention(d_model=8, n_heads=2)(torch.randn(1, 3, 8), is_causal=True).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,

@@ -35,7 +35,11 @@ def sinusoidal_encoding(
 ) -> Float[Tensor, "seq d_model"]:
     """Returns sines in the even features and cosines in the odd ones (Vaswani et al., section 3.5).
 
-    Raises ValueError for a negative length or a d_model below 1."""
+    Raises ValueError for a negative length or a d_model below 1.
+
+    >>> sinusoidal_encoding(2, 2)  # sin and cos of 0, then of 1
+    tensor([[0.0000, 1.0000],
+            [0.8415, 0.5403]])"""
     if length < 0 or d_model < 1:
         raise ValueError(
             f"the length must be at least 0 and d_model at least 1, got {length} and {d_model}"
@@ -72,7 +76,10 @@ def position_rows(
 
 # %% ../nbs/02_positional_encoding.ipynb #p02000a5
 class SinusoidalPositionalEncoding(nn.Module):
-    "Adds sinusoids to the vectors (Vaswani et al., section 3.5); no parameters, no limit on the length."
+    """Adds sinusoids to the vectors (Vaswani et al., section 3.5); no parameters, no limit on the length.
+
+    >>> SinusoidalPositionalEncoding(length=8, d_model=2)(torch.zeros(1, 1, 2), offset=1)
+    tensor([[[0.8415, 0.5403]]])"""
 
     def __init__(
         self,
@@ -85,7 +92,7 @@ class SinusoidalPositionalEncoding(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch seq d_model"],
+        x: Float[Tensor, "*batch seq d_model"],  # vectors, one for each position
         offset: int | Int[Tensor, "batch"] = 0,  # the position of the first vector of x
     ) -> Float[Tensor, "*batch seq d_model"]:
         "Returns each vector plus the encoding of its position."
@@ -94,7 +101,10 @@ class SinusoidalPositionalEncoding(nn.Module):
 
 # %% ../nbs/02_positional_encoding.ipynb #p02000ab
 class LearnedPositionalEncoding(nn.Module):
-    "Adds a trained vector for each position (Vaswani et al., Table 3 row E; GPT-2, BERT)."
+    """Adds a trained vector for each position (Vaswani et al., Table 3 row E; GPT-2, BERT).
+
+    >>> LearnedPositionalEncoding(length=8, d_model=4)(torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 3, 4])"""
 
     def __init__(
         self,
@@ -106,7 +116,7 @@ class LearnedPositionalEncoding(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch seq d_model"],
+        x: Float[Tensor, "*batch seq d_model"],  # vectors, one for each position
         offset: int | Int[Tensor, "batch"] = 0,  # the position of the first vector of x
     ) -> Float[Tensor, "*batch seq d_model"]:
         "Returns each vector plus the row of its position. Raises ValueError for a sequence longer than the table."
@@ -145,7 +155,11 @@ def rotations(
 class RotaryPositionalEncoding(nn.Module):
     """Rotates each pair of features of queries or keys by the angle of its position (RoPE).
 
-    Source: Su et al., 2021, arXiv 2104.09864, section 3. Raises ValueError unless d_k is even."""
+    Source: Su et al., 2021, arXiv 2104.09864, section 3. Raises ValueError unless d_k is even.
+
+    >>> RotaryPositionalEncoding(length=8, d_k=2)(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    tensor([[1.0000, 0.0000],
+            [0.5403, 0.8415]])"""
 
     def __init__(
         self,

@@ -40,7 +40,10 @@ from transformer_nb.data.tokenizer_files import (
 # %% ../nbs/00_tokenization.ipynb #e2aeda56
 # CharTokenizer: one token per character, encoded by an array lookup
 class CharTokenizer:
-    "A tokenizer with one token per character. Its vocabulary is a sorted set of characters."
+    """A tokenizer with one token per character. Its vocabulary is a sorted set of characters.
+
+    >>> CharTokenizer.from_text("hello").encode("hole")  # e is 0, h is 1, l is 2, o is 3
+    tensor([1, 3, 2, 0])"""
 
     def __init__(
         self,
@@ -116,7 +119,10 @@ def sorted_characters(pieces: Iterable[str]) -> str:
 
 # %% ../nbs/00_tokenization.ipynb #74465123
 def series_corpus() -> str:
-    "Returns the prose of this series, as packaged: the text that page 08 trains on."
+    """Returns the prose of this series, as packaged: the text that page 08 trains on.
+
+    >>> len(series_corpus()) > 100_000  # characters
+    True"""
     series = resources.files("transformer_nb").joinpath("data", "series.txt")
     return series.read_text(encoding="utf-8")
 
@@ -128,6 +134,10 @@ def next_token_windows(
     """Returns all windows x, and y, the same windows one token later.
 
     Both are views of `ids`. Raises ValueError if there are too few tokens for one window.
+
+    >>> x, y = next_token_windows(torch.arange(4), block_size=2)
+    >>> x.tolist(), y.tolist()
+    ([[0, 1], [1, 2]], [[1, 2], [2, 3]])
     """
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
@@ -152,9 +162,16 @@ class BPETokenizer:
     """A byte-level BPE tokenizer, computed by the `tokenizers` library. It can encode any text.
 
     Merges as in Sennrich et al. (2016); bytes and the split into words as in GPT-2.
+
+    >>> tokenizer = BPETokenizer.from_text("low lower lowest", vocab_size=258)  # two merges
+    >>> [tokenizer.decode([token]) for token in tokenizer.encode("slow")]
+    ['s', 'low']
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer):
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,  # with byte-level merges; `from_text` and `load` make one
+    ):
         self.tokenizer = tokenizer
 
     @classmethod
@@ -234,10 +251,16 @@ TOKENIZERS = Registry(characters="tokenization", pair_characters="seq2seq.pairs"
 TOKENIZERS["characters"] = CharTokenizer
 
 
-def load_tokenizer(path: str | Path) -> AnyTokenizer:
+def load_tokenizer(
+    path: str | Path,  # a file that `save` wrote, GPT-2's files, or a directory that holds them
+) -> AnyTokenizer:
     """Returns the tokenizer in a file or directory: of a class in `TOKENIZERS`, else a `BPETokenizer`.
 
     Raises ValueError if there is none.
+
+    >>> CharTokenizer.from_text("abc").save("letters.json")
+    >>> load_tokenizer("letters.json").encode("cab")
+    tensor([2, 0, 1])
     """
     path = find_tokenizer_file(path)
     content = read_json(path)

@@ -26,7 +26,10 @@ from .multi_head_attention import MultiHeadAttention
 # %% ../nbs/06_transformer.ipynb #99d363ba
 # Definition: the feed-forward network
 class FeedForward(nn.Module):
-    "The network activation(x W_1 + b_1) W_2 + b_2, applied to each position alone (Vaswani et al., equation 2)."
+    """The network activation(x W_1 + b_1) W_2 + b_2, applied to each position alone (Vaswani et al., equation 2).
+
+    >>> FeedForward(d_model=8, d_ff=32)(torch.randn(1, 3, 8)).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class FeedForward(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch d_model"],
+        x: Float[Tensor, "*batch d_model"],  # vectors, each computed alone
     ) -> Float[Tensor, "*batch d_model"]:
         "Returns the output of the network for each vector."
         return self.linear2(self.activation(self.linear1(x)))
@@ -78,18 +81,21 @@ class Residual(nn.Module):
 # %% ../nbs/06_transformer.ipynb #7c6ee2b7
 # Definition: the encoder layer, the layer of a language model
 class EncoderLayer(nn.Module):
-    "Self-attention and a feed-forward network, each in a residual connection; with `is_causal`, the layer of a language model."
+    """Self-attention and a feed-forward network, each in a residual connection; with `is_causal`, the layer of a language model.
+
+    >>> EncoderLayer(d_model=8, n_heads=2, d_ff=32)(torch.randn(1, 3, 8), is_causal=True).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,
         d_model: int,  # features of each vector
-        n_heads: int,
+        n_heads: int,  # attention heads, which divide d_model
         d_ff: int,  # hidden features of the feed-forward network
         dropout: float = 0.0,  # of each sublayer's output
         attention_dropout: float = 0.0,  # of the attention weights
-        bias: bool = True,
+        bias: bool = True,  # whether linear maps have a bias
         norm_first: bool = False,  # False: post-norm, as in the paper
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: Callable[[Tensor], Tensor] = F.relu,  # of the feed-forward network
         norm: Callable[[int], nn.Module] = LayerNorm,  # called with d_model, makes the norm
         rotary: nn.Module | None = None,  # rotates queries and keys by their positions
         feed_forward: Callable[..., nn.Module] = FeedForward,  # called with (d_model, d_ff, activation, bias)
@@ -103,7 +109,7 @@ class EncoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch seq d_model"],
+        x: Float[Tensor, "batch seq d_model"],  # residual stream
         mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed
         is_causal: bool = False,  # whether a position attends only to itself and to earlier ones
         cache: KVCache | None = None,  # keys and values of earlier positions, for generation
@@ -159,11 +165,14 @@ PARTS["head"]["linear"] = output_projection
 # %% ../nbs/06_transformer.ipynb #010b6555
 # Definition: the stack, N layers one after the other, then the last norm
 class Encoder(nn.Module):
-    "N encoder layers and a last norm; every position attends to every other, unless a mask or `is_causal` forbids it."
+    """N encoder layers and a last norm; every position attends to every other, unless a mask or `is_causal` forbids it.
+
+    >>> Encoder(TransformerConfig(n_layers=2, n_heads=2, d_model=8))(torch.randn(1, 3, 8)).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,
-        config: TransformerConfig,
+        config: TransformerConfig,  # sizes and parts of the layers
         embedding: nn.Module | None = None,  # if given, the encoder takes token ids
     ):
         super().__init__()
@@ -192,11 +201,18 @@ class Encoder(nn.Module):
 # %% ../nbs/06_transformer.ipynb #9452de31
 # Definition: the language model, embedding, stack and head
 class LanguageModel(nn.Module):
-    "From token ids to the logits of the next token at each position: the decoder-only model of GPT."
+    """From token ids to the logits of the next token at each position: the decoder-only model of GPT.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=10, n_layers=2, n_heads=2, d_model=8))
+    >>> model(torch.tensor([[1, 2, 3]])).shape  # logits: batch, position, token
+    torch.Size([1, 3, 10])"""
 
     is_causal = True  # a position attends only to itself and to earlier ones
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(
+        self,
+        config: TransformerConfig,  # its sizes and parts
+    ):
         super().__init__()
         self.config = config
         self.embedding = PARTS["embedding"][config.embedding](config)
@@ -206,7 +222,7 @@ class LanguageModel(nn.Module):
 
     def forward(
         self,
-        ids: Int[Tensor, "batch seq"],
+        ids: Int[Tensor, "batch seq"],  # token ids
         mask: Bool[Tensor, "*mask #seq kv"] | None = None,  # True where attending is allowed, in addition to causality
         cache: list[KVCache] | None = None,  # keys and values of the positions before `ids`, one per layer
         offset: int | Int[Tensor, "batch"] | None = None,  # position of the first id; by default after the cache
@@ -222,25 +238,33 @@ class LanguageModel(nn.Module):
 
 # %% ../nbs/06_transformer.ipynb #ccf1f0e3
 # Definition: the number of parameters
-def count_parameters(model: nn.Module) -> int:
-    "Returns the number of parameters of a model; a tied matrix counts once."
+def count_parameters(
+    model: nn.Module,  # any module
+) -> int:
+    """Returns the number of parameters of a model; a tied matrix counts once.
+
+    >>> count_parameters(torch.nn.Linear(3, 2))  # 3 * 2 weights and 2 biases
+    8"""
     return sum(parameter.numel() for parameter in model.parameters())
 
 # %% ../nbs/06_transformer.ipynb #d50a5f2a
 # Definition: the decoder layer
 class DecoderLayer(nn.Module):
-    "Causal self-attention, cross-attention to the source and a feed-forward network, each in a residual connection."
+    """Causal self-attention, cross-attention to the source and a feed-forward network, each in a residual connection.
+
+    >>> DecoderLayer(d_model=8, n_heads=2, d_ff=32)(torch.randn(1, 3, 8), memory=torch.randn(1, 5, 8)).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,
         d_model: int,  # features of each vector
-        n_heads: int,
+        n_heads: int,  # attention heads, which divide d_model
         d_ff: int,  # hidden features of the feed-forward network
         dropout: float = 0.0,  # of each sublayer's output
         attention_dropout: float = 0.0,  # of the attention weights
-        bias: bool = True,
+        bias: bool = True,  # whether linear maps have a bias
         norm_first: bool = False,  # False: post-norm, as in the paper
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: Callable[[Tensor], Tensor] = F.relu,  # of the feed-forward network
         norm: Callable[[int], nn.Module] = LayerNorm,  # called with d_model, makes the norm
         rotary: nn.Module | None = None,  # rotates queries and keys of the self-attention
         feed_forward: Callable[..., nn.Module] = FeedForward,  # called with (d_model, d_ff, activation, bias)
@@ -277,16 +301,22 @@ def shift_right(
     target: Int[Tensor, "batch seq"],  # what the decoder should produce
     start: int,  # the token before every sequence
 ) -> Int[Tensor, "batch seq"]:
-    "Returns the input of the decoder: the start token, then the target without its last token."
+    """Returns the input of the decoder: the start token, then the target without its last token.
+
+    >>> shift_right(torch.tensor([[5, 6, 7]]), start=1)
+    tensor([[1, 5, 6]])"""
     return torch.cat((torch.full_like(target[:, :1], start), target[:, :-1]), dim=1)
 
 # %% ../nbs/06_transformer.ipynb #7f10b751
 class Decoder(nn.Module):
-    "N decoder layers and a last norm; each target position attends to itself, to earlier ones and to the source."
+    """N decoder layers and a last norm; each target position attends to itself, to earlier ones and to the source.
+
+    >>> Decoder(TransformerConfig(n_layers=2, n_heads=2, d_model=8))(torch.randn(1, 3, 8), memory=torch.randn(1, 5, 8)).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,
-        config: TransformerConfig,
+        config: TransformerConfig,  # sizes and parts of the layers
         is_causal: bool = True,  # the default of `forward`
     ):
         super().__init__()
@@ -311,11 +341,15 @@ class Decoder(nn.Module):
 class EncoderDecoder(nn.Module):
     """From source and target ids to the logits of the next target token: the model of Figure 1 in the paper.
 
-    Raises ValueError if the two configurations do not fit together."""
+    Raises ValueError if the two configurations do not fit together.
+
+    >>> model = EncoderDecoder(TransformerConfig(vocab_size=10, n_layers=2, n_heads=2, d_model=8))
+    >>> model(torch.tensor([[4, 5, 6, 7, 8]]), torch.tensor([[1, 2, 3]])).shape  # batch, target position, token
+    torch.Size([1, 3, 10])"""
 
     def __init__(
         self,
-        config: TransformerConfig,
+        config: TransformerConfig,  # sizes and parts, of both sides unless the next argument is given
         target_config: TransformerConfig | None = None,  # of the decoder, if it differs
     ):
         super().__init__()
@@ -350,7 +384,7 @@ class EncoderDecoder(nn.Module):
 
     def encode(
         self,
-        source: Shaped[Tensor, "batch source *feature"],
+        source: Shaped[Tensor, "batch source *feature"],  # ids
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
     ) -> Float[Tensor, "batch source d_model"]:
         "Returns the output of the encoder, the memory; computed once per source."
@@ -359,7 +393,7 @@ class EncoderDecoder(nn.Module):
 
     def decode(
         self,
-        target: Shaped[Tensor, "batch seq *feature"],
+        target: Shaped[Tensor, "batch seq *feature"],  # ids, shifted right
         memory: Float[Tensor, "batch source d_model"],  # returned by `encode`
         source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
         target_mask: Bool[Tensor, "*target_mask #seq new_seq"] | None = None,  # True where the target has a token
