@@ -348,7 +348,6 @@ runs.distributed
     return modules[-1:] == [__name__] -> return True  # an error of the model is blamed on another
     return modules[-1:] == [__name__] -> return False  # a backward pass without the others is one's own error
     (dist.DistError, *OWN_ERRORS) -> dist.DistError  # no memory, blamed on another
-    with torch.random.fork_rng(devices=[]): -> if True:  # a checkpoint draws random numbers
     warnings.filterwarnings -> (lambda *_: None)  # warnings that nobody can heed
     nullcontext() if last or self.shard else self.wrapped.no_sync() -> nullcontext()  # a message for each part of a batch
     self.wrapped.set_requires_gradient_sync(last) -> pass  # the same of a sharded model
@@ -356,7 +355,6 @@ runs.distributed
     return values / self.size -> return values  # the sum of the losses for their mean
     {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
     return bool(largest.sum() == 0) -> return True  # other batches in another process
-    self.kind(*model_configs(model)) -> self.kind(model.config)  # a decoder as deep as the encoder
     {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
 runs.state
     optimizer.load_state_dict( -> dict(  # the optimizer starts anew
@@ -386,16 +384,40 @@ runs.loop
 runs.checkpoints
     raise FloatingPointError( -> print(  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
-    if layers > tensors: -> if False:  # a billion layers are tried
-    old.rename(directory) -> pass  # an error between the renames loses the old one
-    directory.rename(old) -> shutil.rmtree(directory)  # deleted before the new one is there
+    isinstance(layers, int) and layers > tensors -> False  # a billion layers are tried
+    new.rename(locked.path / STAGE) -> shutil.copytree(new, locked.path / STAGE)  # complete before it is
     (*directory.iterdir(), directory) -> directory.iterdir()  # the names are not on the disk
-    items(), reverse=True), -> items()),  # the oldest, not the newest
-    if own != made: -> if False:  # weights that no configuration makes are saved, and cannot be loaded
+    items(), reverse=True) -> items())  # the oldest, not the newest
+    [*replacing, *steps, directory / STAGE, directory] -> [*replacing, *steps, directory]  # half of the new files, half of the old ones
+    storage.data_ptr() in taken or storage.nbytes() != tensor.nbytes -> False  # views of one storage are not saved
+    if not are_current(files, found, directory): -> if False:  # a half of one checkpoint and a half of the next
+runs.saved_models
     return (config,) if target == config else (config, target) -> return (config,)  # the configuration of the decoder is lost
+    for name in names: -> for name in names[:1]:  # a tied matrix is two after loading
+    requires_grad=frozen.isdisjoint(names) -> requires_grad=True  # what was frozen is trained on
+    described["has_embedding"] = True -> pass  # an encoder without its embedding
+runs.saving_checks
+    if found is not None: -> if False:  # weights that no configuration makes are saved, and cannot be loaded
+    if names != made[name]: -> if False:  # a tie that is broken is tied again
+    if not same_value(*values): -> if False:  # an activation that was replaced is forgotten
+    if not same_outputs(model, fresh): -> if False:  # a hook that changes outputs is lost
+    if start < end: -> if False:  # weights that share memory are apart after loading
+    if tensor.is_meta: -> if False:  # weights without values
+    same = type(loaded) is type(tokenizer) -> same = True  # another class of tokenizer comes back
+runs.tensor_files
+    end - begin == math.prod(shape) * dtype.itemsize -> True  # sizes that lie
+    ends[-1] != size - self.start -> False  # a file that is cut short
+runs.files
+    if key in LOCKED: -> if False:  # two threads write to one directory
+    fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) -> pass  # two processes do
+    os.O_RDONLY if is_directory else os.O_RDWR -> os.O_RDONLY  # Windows waits only for what it may write
+    .expanduser().resolve() -> .absolute()  # a link is not followed
 runs.directory
-    if row["step"] <= step] -> ]  # lines of steps that are to come again
-    link_file(path / file, self.directory / file) -> pass  # nothing under the names of a checkpoint
+    if 0 < step >= row["step"] -> if step  # lines of steps that are to come again
+    publish_files(path, self.directory) -> pass  # nothing under the names of a checkpoint
+    (name + ".new" * self.replaces) -> name  # the old run loses its metrics before the new one has anything
+    if number > start: -> if False:  # steps of an old run stay beside those of the new one
+    (new / "best").mkdir() -> pass  # the best model of the old run stays
 config.training
     "label_smoothing", below=1) -> )  # any number smooths labels
 training
@@ -627,6 +649,7 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.docstrings": "examples", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
+    shared |= {f"runs.{name}": "checkpoints" for name in ("checkpoint_files", "files", "saved_models", "saving_checks", "tensor_files")}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {f"convert.{name}": "families" for name in ("gemma", "llama", "mistral", "qwen")} | {"modern.rotary": "families"}

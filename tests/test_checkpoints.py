@@ -61,7 +61,7 @@ def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_p
     assert load_checkpoint(tmp_path / "m").tokenizer is None  # nothing of the first is left in it
 
 
-@pytest.mark.parametrize("name", ["save_model", "os.fsync"])
+@pytest.mark.parametrize("name", ["save_file", "os.fsync"])
 def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, name):
     first = small_language_model()
     save_checkpoint(tmp_path / "m", first)
@@ -69,18 +69,11 @@ def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, name):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_model", full) if name == "save_model" else monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(checkpoints, "save_file", full) if name == "save_file" else monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device.*what was there before is unchanged") as error:
         save_checkpoint(tmp_path / "m", randomize(small_language_model()))
     assert one_line(error) and [p.name for p in tmp_path.iterdir()] == ["m"]
     assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(first))
-
-
-def test_a_stop_between_the_two_renames_loses_nothing(tmp_path):
-    model = small_language_model()
-    save_checkpoint(tmp_path / "m", model)
-    (tmp_path / "m").rename(tmp_path / "m.old")
-    assert same_weights(weights(load_checkpoint(tmp_path / "m").model), weights(model))
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
@@ -190,7 +183,8 @@ def in_a_copy(moment, happen, action):
             action()
             status = 0 if left[0] > 0 else 2  # 2: it happened, and the action went on
         except OSError as error:
-            status = 3 if "what was there before is unchanged" in str(error) or "choose another directory" in str(error) else 4
+            known = ("what was there before is unchanged", "choose another directory", "the new checkpoint is whole")
+            status = 3 if any(says in str(error) for says in known) else 4
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
@@ -270,9 +264,9 @@ def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: events.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle))
     monkeypatch.setattr("pathlib.Path.rename", lambda a, b: events.append((str(a), str(b))) or os.rename(a, b))
     save_alone(tmp_path / "m", 1.0)
-    new = tmp_path / "m.new"
+    new, whole = tmp_path / "m" / "checkpoint.new", tmp_path / "m" / "checkpoint"
     assert {str(new / name) for name in checkpoints.CHECKPOINT_FILES} == set(events[:4])
-    assert events[4:] == [str(new), (str(new), str(tmp_path / "m")), str(tmp_path)]
+    assert events[4:7] == [str(new), (str(new), str(whole)), str(tmp_path / "m")]
 
 
 RUN = ("--save-every 3 --batch-size 4 --n-layers 1 --n-heads 2 --d-model 16 --block-size 16 --dropout 0.1"
@@ -397,13 +391,38 @@ def test_the_newest_checkpoints_stay(tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "run" / "step-000012" / name).read_bytes()
 
 
-def test_a_new_run_takes_the_place_of_an_old_one_once_it_has_saved(tmp_path):
+def contents(directory):
+    "All files, but not the lock."
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_a_new_run_takes_the_place_of_an_old_one_once_it_has_saved(tmp_path, best):
     ids, tokenizer, model = text_and_model()
     train(model, ids, short_run(), directory=tmp_path / "run", tokenizer=tokenizer)
-    run = RunDirectory(tmp_path / "run")
-    assert len(load_checkpoint(tmp_path / "run").training["tensors"]["loss"]) == 12 and not list(read_metrics(tmp_path / "run"))
+    save_checkpoint(tmp_path / "run" / "best", model)
+    before, run = contents(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    run.log(1, loss=1.0)
+    if best:
+        run.save_best(marked(7.0), None)
+    found = contents(tmp_path / "run")
+    assert before.items() <= found.items() and newest_checkpoint(tmp_path / "run").name == "step-000012"
+    assert [row["step"] for row in read_metrics(tmp_path / "run")][-1] == 12
     run.save(3, marked(5.0), tokenizer, {"tensors": {"x": torch.tensor(5.0)}})
     assert mark(tmp_path / "run") == 5 and sorted(checkpoints.saved_steps(tmp_path / "run")) == [3]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1] and (tmp_path / "run" / "best").exists() == best
+    run.log(4, loss=0.5)
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 4]
+
+
+def test_a_new_run_that_never_saved_leaves_the_old_one_as_it_was(tmp_path):
+    ids, tokenizer, model = text_and_model()
+    train(model, ids, short_run(), directory=tmp_path / "run", tokenizer=tokenizer)
+    before, run = contents(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    run.log(1, loss=1.0)
+    run.save_best(marked(7.0), None)
+    run.close()
+    assert contents(tmp_path / "run") == before
 
 
 def test_the_metrics_say_how_it_went(tmp_path):
@@ -422,6 +441,7 @@ def test_a_run_that_goes_on_forgets_what_it_said_of_the_steps_to_come(tmp_path):
     run = RunDirectory(tmp_path / "run")
     for step in (1, 2, 3):
         run.log(step, loss=float(step))
+    run.close()
     assert [row["step"] for row in read_metrics(RunDirectory(tmp_path / "run", step=2).directory)] == [1, 2]
 
 

@@ -176,7 +176,7 @@ class Encoder(nn.Module):
         embedding: nn.Module | None = None,  # if given, the encoder takes token ids
     ):
         super().__init__()
-        self.embedding = embedding
+        self.config, self.embedding = config, embedding
         self.layers = nn.ModuleList(EncoderLayer(**options) for options in config.layer_options())
         self.norm = config.make_final_norm()
 

@@ -23,8 +23,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .checkpoints import model_configs, newest_checkpoint
-from .process import SingleProcess, world_size
+from .checkpoints import newest_checkpoint
+from .process import SingleProcess, environment_number, process_rank, world_size
+from .saved_models import assign_tensors, build_described, describe_model
 
 # %% ../../nbs/workshop/distributed.ipynb #814efaab
 TIMEOUT = timedelta(minutes=1)  # of silence, after which another process counts as ended
@@ -43,14 +44,14 @@ class DistributedRun(SingleProcess):
         seed: int,
         shard: bool,  # whether each process keeps only its part of the weights, or all of them
     ):
-        self.rank, self.size = int(os.environ["RANK"]), world_size()
+        self.rank, self.size = process_rank(), world_size()
         self.device, self.seed, self.shard = device, seed, shard
         if device.type not in ("cpu", "cuda"):
             raise ValueError(
                 f"several processes train on cpu or cuda, got {device.type}: choose the device cpu"
             )
         if device.type == "cuda":
-            local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+            local, there = environment_number("LOCAL_RANK", 0), torch.cuda.device_count()
             if local >= there:
                 raise ValueError(
                     f"each process needs a GPU of its own, and there are {there}:"
@@ -147,9 +148,9 @@ class DistributedRun(SingleProcess):
         if not self.shard:
             return model
         state = {name: self.gather_tensor(value) for name, value in model.state_dict().items()}
-        with torch.random.fork_rng(devices=[]):  # its first weights are random, and of no use
-            whole = self.kind(*model_configs(model))
-        whole.load_state_dict(state)
+        described = describe_model(model, self.kind)
+        whole = build_described(described)
+        assign_tensors(whole, state, described)
         return whole
 
     @contextmanager

@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from ..config.training import TrainingConfig
 from ..data.tokenizer_files import AnyTokenizer
-from .checkpoints import save_checkpoint
 from .directory import RunDirectory
 from .trainer import History, Trainer
 
@@ -242,7 +241,7 @@ class TrainingLoop:
         model = self.process.gather_model(self.trainer.model)
         state = None if best else self.trainer.state_dict()
         if best and self.run_directory is not None:
-            save_checkpoint(self.run_directory.directory / "best", model, self.tokenizer)
+            self.run_directory.save_best(model, self.tokenizer)
         elif self.run_directory is not None:
             self.run_directory.save(self.history.steps_done, model, self.tokenizer, state)
         self.process.any_process(True)
@@ -261,4 +260,9 @@ def run_loop(
     Raises OSError where the directory cannot be written, and TypeError for a callback that returns
     something else than None, True or False.
     """
-    return TrainingLoop(trainer, evaluate, on_evaluate, directory, tokenizer, on_step).run()
+    loop = TrainingLoop(trainer, evaluate, on_evaluate, directory, tokenizer, on_step)
+    try:
+        return loop.run()
+    finally:
+        if loop.run_directory is not None:
+            loop.run_directory.close()
