@@ -382,15 +382,16 @@ runs.loop
     and self.process.is_main: -> :  # every process writes
     if self.history.evaluated[-1:] == [self.history.steps_done]: -> if False:  # measured twice
 runs.checkpoints
+    new.rename(locked.path / STAGE) -> shutil.copytree(new, locked.path / STAGE)  # complete before it is
+    items(), reverse=True) -> items())  # the oldest, not the newest
+    [*replacing, *steps, directory / STAGE, directory] -> [*replacing, *steps, directory]  # half of the new files, half of the old ones
+    if not are_current(files, found, directory): -> if False:  # a half of one checkpoint and a half of the next
+runs.checkpoint_files
     raise FloatingPointError( -> print(  # nan saved over what was whole
     if asked != held: -> if False:  # memory for whatever is asked
     isinstance(layers, int) and layers > tensors -> False  # a billion layers are tried
-    new.rename(locked.path / STAGE) -> shutil.copytree(new, locked.path / STAGE)  # complete before it is
     (*directory.iterdir(), directory) -> directory.iterdir()  # the names are not on the disk
-    items(), reverse=True) -> items())  # the oldest, not the newest
-    [*replacing, *steps, directory / STAGE, directory] -> [*replacing, *steps, directory]  # half of the new files, half of the old ones
     storage.data_ptr() in taken or storage.nbytes() != tensor.nbytes -> False  # views of one storage are not saved
-    if not are_current(files, found, directory): -> if False:  # a half of one checkpoint and a half of the next
 runs.saved_models
     return (config,) if target == config else (config, target) -> return (config,)  # the configuration of the decoder is lost
     for name in names: -> for name in names[:1]:  # a tied matrix is two after loading
@@ -429,7 +430,7 @@ training
     math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
     if parameter.dim() >= 2 else vectors -> if True else vectors  # gains and biases decayed too
     eps=config.eps -> eps=1e-8  # the paper's epsilon is not heard
-    check_can_be_saved(trainer.model) -> pass  # what was learned cannot be kept
+    check_can_be_saved(trainer.model, tokenizer) -> pass  # what was learned cannot be kept
     check_repeatable(validation_ids) -> pass  # validation batches that are there only once
 seq2seq.pairs
     torch.where(positions == lengths, self.stop, self.pad) -> torch.where(positions >= lengths, self.stop, self.pad)  # filled with stop

@@ -69,7 +69,7 @@ def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, name):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full) if name == "save_file" else monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr("transformer_nb.runs.checkpoint_files.save_file", full) if name == "save_file" else monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device.*what was there before is unchanged") as error:
         save_checkpoint(tmp_path / "m", randomize(small_language_model()))
     assert one_line(error) and [p.name for p in tmp_path.iterdir()] == ["m"]

@@ -241,7 +241,7 @@ def train(
     """
     trainer = make_trainer(model, ids, config, data_digest, block_size, optimizer, scheduler, loss)
     if directory is not None:
-        check_can_be_saved(trainer.model)
+        check_can_be_saved(trainer.model, tokenizer)
     check_callbacks(on_evaluate=on_evaluate, on_step=on_step)
     validate = None
     if validation_ids is not None:

@@ -13,6 +13,7 @@
     saved_models   a model as plain values and tensors, and built again from them
     saving_checks  whether a checkpoint would give a model back
     tensor_files   tensors from a file that may lie about itself
+    checkpoint_files  the four files of a checkpoint
     files          files that survive a crash, and one writer at a time
     checkpoints    a model on the disk, whole at every moment
     directory      the checkpoints and metrics of a run

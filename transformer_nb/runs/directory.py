@@ -15,8 +15,9 @@ from pathlib import Path
 from torch import nn
 
 from ..data.tokenizer_files import AnyTokenizer
+from .arguments import unwrap_model
+from .checkpoint_files import CHECKPOINT_FILES
 from transformer_nb.runs.checkpoints import (
-    CHECKPOINT_FILES,
     check_no_others,
     final_name,
     finish_saving,
@@ -28,7 +29,6 @@ from transformer_nb.runs.checkpoints import (
 )
 from .files import LockedDirectory, remove_directory, replace_file
 from .files import reporting_write_errors, resolve_path, sync
-from .process import unwrap_model
 from .saving_checks import check_can_be_saved
 
 # %% ../../nbs/workshop/run_directory.ipynb #bbc6c69f

@@ -20,8 +20,8 @@ from ..config.model import TransformerConfig
 from ..cpu.hooks import has_hooks
 from ..data.tokenizer_files import AnyTokenizer
 from ..inference.calls import evaluation_mode
+from .arguments import unwrap_model
 from .files import reporting_write_errors
-from .process import unwrap_model
 from .saved_models import MODELS, assign_tensors, build_described
 from .saved_models import describe_model, fill_buffers, saved_tensors
 from .tensor_files import SAVED_DTYPES
