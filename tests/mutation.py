@@ -211,6 +211,7 @@ inference.cache
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
 inference.calls
     modules[0].eval() -> pass  # written in training mode
+    suppress(NotImplementedError) -> suppress()  # an exported program is refused
     module.training = True\n        return -> return  # left in evaluation mode
     if not SWITCHED[id(module)][1]} -> }  # the first thread to end puts the modes back under the others
     if part.training != mode: -> if False:  # frozen parts of a module that hears of its mode are switched too
@@ -219,6 +220,7 @@ inference.calls
     < math.inf): -> ): # infinite
 inference.prompts
     prompt.is_floating_point() or -> False or  # 0.9 is token 0
+    isinstance(table, Tensor) -> False  # an embedding that was made larger
     return prompt.long() -> return prompt  # uint8 stays
     if least < 0 or most >= vocab_size: -> if False:  # a token outside the vocabulary
     torch.cat((prompt[:1].expand(pad), prompt)) -> torch.cat((prompt, prompt[:1].expand(pad)))  # padded on the right

@@ -6,12 +6,12 @@
 __all__ = ['LOCK', 'SWITCHED', 'LEAVING', 'BUSY', 'evaluation_mode', 'switch_to_evaluation', 'put_back', 'release',
            'set_training', 'check_count', 'check_number', 'check_stop', 'check_sampling', 'GenerationCall']
 
-# %% ../../nbs/workshop/generation_calls.ipynb #8952c3a1
+# %% ../../nbs/workshop/generation_calls.ipynb #e659b47b
 import math
 import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .any_model import device_of, language_model_of, takes_cache
 from .prompts import Prompts, as_prompts, check_vocabulary, pad_left
 
-# %% ../../nbs/workshop/generation_calls.ipynb #7e37cd60
+# %% ../../nbs/workshop/generation_calls.ipynb #c1177fe3
 LOCK = RLock()
 SWITCHED: dict[int, tuple[nn.Module, set]] = {}  # the modules in evaluation mode for a while, each with its users
 LEAVING: deque = deque()  # users that have left, and the modules to put back
@@ -55,7 +55,8 @@ def switch_to_evaluation(
                 if module.training or id(module) in SWITCHED:
                     SWITCHED.setdefault(id(module), (module, set()))[1].add(user)
             if any(module.training for module in modules):
-                modules[0].eval()
+                with suppress(NotImplementedError):  # a program of torch.export stays in the mode of its export
+                    modules[0].eval()
         finally:
             BUSY.pop()
     put_back()

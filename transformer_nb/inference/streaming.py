@@ -125,7 +125,7 @@ def text_before_stop(
     if held:
         yield held
 
-# %% ../../nbs/workshop/streaming.ipynb #6269e7fe
+# %% ../../nbs/workshop/streaming.ipynb #3ce6c1c6
 def stream_text(
     model: nn.Module,  # a `LanguageModel`, or any module that maps ids (B, T) to logits (B, T, vocab)
     tokenizer: AnyTokenizer,  # or any object with `encode` and `decode`
@@ -172,6 +172,8 @@ def encode_prompt(
     prompt: str,
 ) -> list[int]:
     "Returns the tokens of a prompt, from any tokenizer. Raises TypeError unless it is a text, ValueError for an empty one."
+    if not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "decode")):
+        raise TypeError(f"the tokenizer must have `encode` and `decode`, got {type(tokenizer).__name__}")
     if not isinstance(prompt, str):
         raise TypeError(f"the prompt must be a text, got {type(prompt).__name__}: `stream` takes ids")
     ids = tokenizer.encode(prompt)
