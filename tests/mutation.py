@@ -485,6 +485,14 @@ convert.bert
     self.norm(self.activation(self.linear(x))) -> self.norm(self.linear(x))  # a head without its activation
     self.projection.weight = embedding.tokens.weight -> pass  # a head that is not tied
     MODELS["MaskedLanguageModel"] = (MaskedLanguageModel, BertConfig) -> pass  # a BERT that no checkpoint can hold
+convert.roberta
+    counted = ids != pad_token_id -> counted = ids == ids  # padding is counted
+    + offset) * counted + pad_token_id -> + offset) * counted  # counting begins with the first row
+    self.activation = F.gelu -> pass  # the head uses the activation of the layers
+    options["max_position_embeddings"] += model.config.pad_token_id + 1 -> pass  # too few rows are written
+convert.distilbert
+    norm_eps=1e-12 -> norm_eps=1e-5  # another constant in the norms
+    "transformer.layer.*.sa_layer_norm": "layers.*.residual1.norm" -> "transformer.layer.*.sa_layer_norm": "layers.*.residual2.norm"  # one norm for another
 convert.marian
     interleaved=False) -> interleaved=True)  # sines and cosines interleaved
     head="linear_with_bias" -> head="linear"  # a head without its bias

@@ -20,9 +20,17 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertModel,
     LlamaForCausalLM,
     MarianConfig,
     MarianMTModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
 )
 
 from transformer_nb.attention import causal_mask, dependency_matrix, leak_test, padding_mask
@@ -271,6 +279,7 @@ def test_a_head_with_a_bias_adds_it_to_the_logits(tied):
 SMALL = dict(vocab_size=37, attn_implementation="eager", pad_token_id=0, eos_token_id=1, bos_token_id=None)
 GPT2 = dict(n_embd=15, n_head=3, n_layer=3, n_positions=19)
 BERT = dict(hidden_size=15, num_attention_heads=5, num_hidden_layers=3, intermediate_size=21, max_position_embeddings=19)
+DISTILBERT = dict(dim=15, n_heads=5, n_layers=3, hidden_dim=21, max_position_embeddings=19)
 MARIAN = dict(
     d_model=15, encoder_layers=2, decoder_layers=3, encoder_attention_heads=3, decoder_attention_heads=5,
     encoder_ffn_dim=21, decoder_ffn_dim=19, max_position_embeddings=23, decoder_start_token_id=0,
@@ -280,6 +289,10 @@ MODELS = {
     "gpt2": lambda **o: GPT2LMHeadModel(GPT2Config(**{**SMALL, **GPT2, **o})),
     "bert": lambda **o: BertModel(BertConfig(**{**SMALL, **BERT, **o})),
     "bert words": lambda **o: BertForMaskedLM(BertConfig(**{**SMALL, **BERT, **o})),
+    "roberta": lambda **o: RobertaModel(RobertaConfig(**{**SMALL, **BERT, "type_vocab_size": 1, **o})),
+    "roberta words": lambda **o: RobertaForMaskedLM(RobertaConfig(**{**SMALL, **BERT, **o})),
+    "distilbert": lambda **o: DistilBertModel(DistilBertConfig(**{**SMALL, **DISTILBERT, **o})),
+    "distilbert words": lambda **o: DistilBertForMaskedLM(DistilBertConfig(**{**SMALL, **DISTILBERT, **o})),
     "marian": lambda **o: MarianMTModel(MarianConfig(**{**SMALL, **MARIAN, **o})),
     "llama": lambda **o: LlamaForCausalLM(LlamaConfig(**{**SMALL, **LLAMA, **o})),
 }
@@ -326,6 +339,13 @@ VARIANTS = [
     ("bert", dict(hidden_size=14, num_attention_heads=1, num_hidden_layers=1)),
     ("bert words", dict()),
     ("bert words", dict(tie_word_embeddings=False, hidden_act="gelu_new")),
+    ("roberta", dict()),
+    ("roberta", dict(hidden_size=14, num_attention_heads=1, num_hidden_layers=1, pad_token_id=5)),
+    ("roberta words", dict(hidden_act="relu", type_vocab_size=3)),
+    ("roberta words", dict(tie_word_embeddings=False, pad_token_id=3, layer_norm_eps=1e-2)),
+    ("distilbert", dict(sinusoidal_pos_embds=True)),
+    ("distilbert words", dict(activation="relu", n_heads=1)),
+    ("distilbert words", dict(tie_word_embeddings=False, dim=14, n_heads=7)),
     ("marian", dict()),
     ("marian", dict(scale_embedding=True, activation_function="swish")),
     ("marian", dict(tie_word_embeddings=False, d_model=30)),
@@ -362,7 +382,7 @@ def test_padding_is_not_attended(family):
     assert not our_output(ours, ids, target)[1, -1].allclose(given[1, -1])
 
 
-@pytest.mark.parametrize("family", ["bert", "bert words"])
+@pytest.mark.parametrize("family", ["bert", "bert words", "roberta words"])
 def test_segments_are_told_apart(family):
     theirs = random_weights(MODELS[family](type_vocab_size=3)).double()
     ours, ids = from_huggingface(theirs), indices(2, 9)
@@ -379,6 +399,10 @@ STATIONS = {
     "bert": ["embedding", "embedding.norm", "layers.2.attention.weights", "layers.2.attention.out_proj", "layers.2.residual1.norm",
              "layers.2.feed_forward.linear1", "layers.2.feed_forward.linear2", "layers.2.residual2.norm", "layers.2", "output"],
     "bert words": ["logits", "head.linear", "head.norm", "head.projection", "layers.2.attention.weights"],
+    "roberta": ["embedding", "embedding.norm", "layers.2.attention.weights", "layers.2.residual2.norm", "layers.2", "output"],
+    "roberta words": ["logits", "head.linear", "head.norm", "head.projection", "layers.2.attention.weights"],
+    "distilbert": ["embedding", "embedding.norm", "layers.2.attention.weights", "layers.2.residual1.norm", "layers.2", "output"],
+    "distilbert words": ["logits", "head.linear", "head.norm", "head.projection", "layers.2.feed_forward.linear2"],
     "marian": ["embedding", "embedding:2", "logits", "encoder.layers.1.attention.weights", "encoder.layers.1.residual2.norm",
                "decoder.layers.2.attention.weights", "decoder.layers.2.cross_attention.weights", "decoder.layers.2.cross_attention",
                "decoder.layers.2.feed_forward.linear2", "decoder.layers.2.residual3.norm", "decoder.layers.2"],

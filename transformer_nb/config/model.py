@@ -30,9 +30,9 @@ PARTS: dict[str, Registry] = {
         multi_head="config.parts", grouped_query="modern.attention"
     ),
     "feed_forward": Registry(plain="transformer", gated="modern.parts"),  # made with (d_model, d_ff, activation, bias)
-    "embedding": Registry(tokens="transformer", bigram="modern.parts", bert="convert.bert"),  # made with (config)
+    "embedding": Registry(tokens="transformer", bigram="modern.parts", bert="convert.bert", roberta="convert.roberta", distilbert="convert.distilbert"),  # made with (config)
     "head": Registry(  # made with (config, embedding)
-        linear="transformer", linear_with_bias="convert.marian", bert="convert.bert"
+        linear="transformer", linear_with_bias="convert.marian", bert="convert.bert", roberta="convert.roberta"
     ),
 }  # from the kind of a part and its name to what makes it, with the module that adds it
 ROTATIONS = Registry(rotary="modern.rotary")  # of queries and keys, by the name of the positions; made with (config)

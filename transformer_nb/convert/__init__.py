@@ -7,6 +7,8 @@
     family           what there is to know about a family of models
     gpt2             GPT-2
     bert             BERT
+    roberta          RoBERTa and XLM-RoBERTa
+    distilbert       DistilBERT
     marian           Marian's translators
     llama            Llama, and what its relatives share with it
     mistral          Mistral

@@ -35,10 +35,11 @@ class BertConfig(TransformerConfig):
     embedding: str = config_field("bert", "the embedding: bert, with segments and a norm")
     head: str = config_field("bert", "the head: bert, with a layer before the output projection")
     n_segments: int = config_field(2, "segments that a sequence may consist of, such as sentences")
+    pad_token_id: int = config_field(0, "token that has no position of its own, for embedding roberta")
 
     def __post_init__(self):
         super().__post_init__()
-        check_integers(self, n_segments=1)
+        check_integers(self, n_segments=1, pad_token_id=0)
 
 
 class BertEmbedding(InputEmbedding):
@@ -158,12 +159,13 @@ def build_masked_language_model(
 
 def describe_bert(
     model: EmbeddingEncoder | MaskedLanguageModel,
+    names: dict[str, str] = BERT_OPTIONS,  # from our name of an option to theirs
 ) -> dict[str, object]:
     "The options of a BERT of the shape of a model of this package."
     if not isinstance(model.config, BertConfig):
         kind = type(model.config).__name__
         raise ValueError(f"BERT: a configuration of kind {kind} cannot be converted, only BertConfig")
-    return map_options_back(model.config, BERT_OPTIONS)
+    return map_options_back(model.config, names)
 
 # %% ../../nbs/workshop/convert_bert.ipynb #2108e76f
 def adapt_bert_weights(
@@ -180,8 +182,9 @@ def adapt_bert_weights(
         for old, present in new.items():
             name = name.replace(old, present)
         adapted[name] = weight
-    if "cls.predictions.decoder.bias" in adapted and not config["tie_word_embeddings"]:
-        adapted.pop("cls.predictions.bias", None)
+    for name in [name for name in adapted if name.endswith(".decoder.bias")]:
+        if not config["tie_word_embeddings"]:
+            adapted.pop(name.replace(".decoder", ""), None)
     return adapted
 
 
@@ -191,9 +194,10 @@ def restore_bert_weights(
 ) -> dict[str, Tensor]:
     "The weights with the bias of the output projection under its other name, or untied under both."
     restored = dict(weights)
-    restored["cls.predictions.bias"] = restored["cls.predictions.decoder.bias"]
-    if config["tie_word_embeddings"]:
-        del restored["cls.predictions.decoder.bias"]
+    for name in [name for name in weights if name.endswith(".decoder.bias")]:
+        restored[name.replace(".decoder", "")] = weights[name]
+        if config["tie_word_embeddings"]:
+            del restored[name]
     return restored
 
 # %% ../../nbs/workshop/convert_bert.ipynb #6bcf28ce

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..config.initialization import ShapesOnly
 from .bert import BERT, BERT_FOR_MASKED_LM
+from .distilbert import DISTILBERT, DISTILBERT_FOR_MASKED_LM
 from .family import ModelFamily, check_options, layer_of, rename_weights, with_defaults
 from .files import StoredWeight, one_line_errors, read_directory
 from .gemma import GEMMA
@@ -23,6 +24,7 @@ from .marian import MARIAN
 from .mistral import MISTRAL
 from .options import short_repr
 from .qwen import QWEN2, QWEN3
+from .roberta import ROBERTA, ROBERTA_FOR_MASKED_LM, XLM_ROBERTA, XLM_ROBERTA_FOR_MASKED_LM
 from .weights import load_weights
 from ..transformer import Encoder, EncoderDecoder, LanguageModel
 
@@ -32,6 +34,12 @@ FAMILIES = {
     "BertModel": BERT,
     "BertForMaskedLM": BERT_FOR_MASKED_LM,
     "BertForPreTraining": BERT_FOR_MASKED_LM,  # without its other head, for pairs of sentences
+    "RobertaModel": ROBERTA,
+    "RobertaForMaskedLM": ROBERTA_FOR_MASKED_LM,
+    "XLMRobertaModel": XLM_ROBERTA,
+    "XLMRobertaForMaskedLM": XLM_ROBERTA_FOR_MASKED_LM,
+    "DistilBertModel": DISTILBERT,
+    "DistilBertForMaskedLM": DISTILBERT_FOR_MASKED_LM,
     "MarianMTModel": MARIAN,
     "LlamaForCausalLM": LLAMA,
     "MistralForCausalLM": MISTRAL,
