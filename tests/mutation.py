@@ -287,6 +287,8 @@ cpu.decoding
     parts = weight.unflatten(0, (PIECES, -1)) -> parts = weight.unflatten(0, (-1, PIECES)).transpose(0, 1)  # pieces mixed
     q, k = rotary(q, len(cache)), rotary(k, len(cache)) -> q = rotary(q, len(cache))  # only queries are rotated
     mask = None if mask is None else mask[:, None] -> mask = None  # padding is attended
+    k[:, :, -window:], v[:, :, -window:], None if mask is None else mask[..., -window:] -> k, v, mask  # no window
+    q.reshape(len(x), n_kv_heads, -1, d_k) -> q.reshape(len(x), -1, n_kv_heads, d_k).transpose(1, 2)  # other groups
     lambda x, sublayer: norm(x + dropout(sublayer(x))) -> lambda x, sublayer: x + dropout(sublayer(norm(x)))  # every norm first
     x + dropout(sublayer(norm(x))) -> x + sublayer(norm(x))  # what stands in place of a dropout is ignored
     down(activation(up(x))) -> down(up(activation(x)))  # the activation before the product
@@ -294,7 +296,7 @@ cpu.decoding
     or module.training or has_hooks(module): -> or module.training:  # who listens hears nothing
     or module.training or has_hooks(module): -> or has_hooks(module):  # dropout is skipped in training
     if any(methods_of(kind) != defined for kind, defined in ORIGINAL_METHODS.items()): -> if False:  # a method replaced on a class is ignored
-    return ORIGINAL_METHODS[kind].keys().isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
+    return methods.isdisjoint(vars(module)) -> return True  # a method replaced on a module is ignored
     known = getattr(module, "activation", F.relu) in PARTS["activation"].values() -> known = True  # any activation is taken for a known one
     and all(map(is_position_wise, parts)) ->   # a part of a part is ignored
     and not any(torch.is_autocast_enabled(device) for _, device in kinds) ->   # autocast is not heard

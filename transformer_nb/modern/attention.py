@@ -42,7 +42,11 @@ def repeat_heads(
 class GroupedQueryAttention(MultiHeadAttention):
     """Attention whose query heads share keys and values in groups (Ainslie et al., 2023), with the options of today's models.
 
-    Raises ValueError for sizes that do not fit together, and when called with a window but without a causal mask."""
+    Raises ValueError for sizes that do not fit together, and when called with a window but without a causal mask.
+
+    >>> attention = GroupedQueryAttention(d_model=12, n_heads=6, n_kv_heads=2)
+    >>> attention(torch.randn(1, 5, 12), is_causal=True).shape
+    torch.Size([1, 5, 12])"""
 
     def __init__(
         self,
