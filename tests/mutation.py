@@ -24,37 +24,49 @@ tokenization
     if len(ids) and ids.min() < 0: -> if False:  # a character outside the vocabulary becomes another
     np.full(self.code_points[-1] + 2, -1) -> np.full(self.code_points[-1] + 1, -1)  # one above the vocabulary becomes its last
     , add_special_tokens=False) -> )  # tokens that nobody wrote
-    skip_special_tokens=False -> skip_special_tokens=True  # special tokens vanish from the text
+    [self.decode(row) for row in ids] -> "".join(self.decode(row) for row in ids)  # a batch is one text
     check_indices(ids, self.vocab_size) -> torch.as_tensor(ids)  # indices outside are not refused
     else split_at_word_ends(text) -> else text  # merges are learned across the pieces of a text
 data.text_files
     return sorted(path -> return list(path  # in the order of the disk
-    and not is_hidden(path) ->  # what is hidden too
+    if not name.startswith(".")] -> ]  # what is hidden too
+    1].lower() in TEXT_SUFFIXES -> 1] in TEXT_SUFFIXES  # BOOK.TXT is not found
+    piece.lstrip(BYTE_ORDER_MARK) if at_start -> piece if at_start  # a mark is a character
+    followlinks=True -> followlinks=False  # directories behind links are left out
     - len(error.object) + error.start -> + error.start  # the position of a wrong byte is counted from elsewhere
     "\\n" if i else "" -> ""  # files without a newline between
     if is_empty: -> if False:  # an empty text
     ("markdown", "code") -> ("markdown", "code", "raw")  # other cells of a notebook
-    encoding = "utf-8" if is_notebook else encoding -> pass  # notebooks in another encoding
-    yield text[:cut] -> yield text  # what is held back comes twice
-    cut = end.end() if end else length -> cut = length  # words are cut
+    encoding = "utf-8" if is_notebook(file) else encoding -> pass  # notebooks in another encoding
+    yield text[: end.end()] -> yield text  # what is held back comes twice
+    [text[end.end() :] if end else text] -> [text[end.end() :] if end else text[1:]]  # a character is lost
     .*\\S(?=[ \\n]) -> .*[ \\n]  # spaces are parted from their words
 data.token_files
     "U8" if vocab_size <= 2**8 -> "U8" if vocab_size <= 2**8 + 1  # no room for the last token
-    tokenizer.encode(piece, start) if is_char -> tokenizer.encode(piece) if is_char  # positions inside a piece
+    encode_piece(tokenizer, piece, start) -> encode_piece(tokenizer, piece)  # positions inside a piece
     islice(starts_and_pieces, ahead) -> starts_and_pieces  # all pieces are under way
     temporary.unlink() -> pass  # half a file is left
     if metadata["checksum"] != checksum.hexdigest(): -> if False:  # damage is not seen
-    if metadata["digest"] != digest: -> if False:  # the tokens of another text
+    if metadata["digest"] != digest or metadata.get("version") != VERSION: -> if False:  # the tokens of another text
     given.to_json() != metadata["tokenizer"] -> False  # the tokens of another tokenizer
     offset = 8 + int -> offset = int  # numbers begin in the header
     self.memory_map.madvise(mmap.MADV_DONTNEED) -> pass  # nothing is given back
-    hashlib.sha256(encoding.encode()) -> hashlib.sha256()  # the same bytes in another encoding
+    hashlib.sha256(codecs.lookup(encoding).name.encode()) -> hashlib.sha256()  # the same bytes in another encoding
     if self.sizes_and_times() != self.before: -> if False:  # a text that grows
     other.unlink() -> pass  # old tokens are kept
     glob.escape(prefix) -> prefix  # brackets in a name
-    split_at_word_ends(reader.pieces("tokens")) -> reader.pieces("tokens")  # words are cut
+    pieces_for(tokenizer, reader.pieces("tokens")) -> reader.pieces("tokens")  # words are cut
+data.token_pieces
+    if left + right == whole: -> if True:  # tokens are cut
+    special_tokens=False -> special_tokens=True  # each piece begins with [CLS]
+    if splits_as_gpt2(tokenizer.tokenizer): -> if True:  # the words of GPT-2 are those of all
+data.pretrained_tokenizer
+    self.tokenizer.no_truncation() -> pass  # the end of a text is lost
+    lowercase=options.get("do_lower_case", not has_capitals) -> lowercase=True  # capitals are lost
+data.token_ids
+    (numbers < 0) | (numbers >= vocab_size) -> numbers >= vocab_size + 1  # indices outside are not refused
+    numbers.is_floating_point() or ->  # fractions are cut off
 data.tokenizer_files
-    (ids < 0) | (ids >= vocab_size) -> ids >= vocab_size + 1  # indices outside are not refused
     add_prefix_space=False -> add_prefix_space=True  # a space that nobody wrote
     if i in special or not -> if not  # special tokens are taken for the characters of bytes
     range(161, 173) -> range(161, 174)  # another character for a byte
@@ -206,6 +218,24 @@ config.fields
     or value not in names: -> if False:  # names that nobody knows
 config.initialization
     0.02 / math.sqrt(2 * config.n_layers) -> 0.02  # a stream that grows with the depth
+cli.options
+    RECIPES.get(preset, {}) -> {}  # the help shows defaults that no run has
+    near = did_you_mean(options[0], self._option_string_actions) -> near = ""  # nothing is suggested
+cli.output
+    text.encode(encoding, "replace").decode(encoding) -> ""  # what cannot be shown is lost, and all around it
+    if error.errno not in (errno.EPIPE, errno.EINVAL): -> if True:  # a closed pipe is an error
+cli.train
+    if run.origin.digest not in ("", digest): -> if False:  # another text goes on
+    if value != has[name]: -> if False:  # options are ignored
+    if arguments.resume and arguments.overwrite: -> if False:  # one of two options is ignored
+    if history.steps_done >= config.steps: -> if False:  # a finished run says nothing
+cli.generate
+    prompt.replace("\\r\\n", "\\n").replace("\\r", "\\n") -> prompt  # a prompt from Windows
+cli.evaluate
+    size - bytes_of_first(tokenizer, ids) -> size  # the bytes of a token that is not predicted
+inference.text_loss
+    self.nats / math.log(2) / self.bytes -> self.nats / self.bytes  # nats for bits
+    starts[:-1] + length)) -> starts[1:]))  # tokens are counted twice
 inference.cache
     return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
     start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
@@ -661,11 +691,13 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
-    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.docstrings": "examples", "config.command_line": "command_line", "notebook.explorer_data": "explorer"}
+    shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.docstrings": "examples", "__main__": "command_line", "notebook.explorer_data": "explorer"}
     shared |= {f"runs.{name}": "checkpoints" for name in ("checkpoint_files", "files", "saved_models", "saving_checks", "tensor_files")}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {f"convert.{name}": "families" for name in ("gemma", "llama", "mistral", "qwen")} | {"modern.rotary": "families"}
+    shared |= {f"cli.{name}": "command_line" for name in ("evaluate", "generate", "options", "output", "plot", "train")}
+    shared |= {"data.token_ids": "tokenizer_files", "data.pretrained_tokenizer": "tokenizer_files", "data.token_pieces": "token_files", "inference.text_loss": "command_line"}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")} | {"inference.conversation": "streaming"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]

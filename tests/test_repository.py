@@ -290,7 +290,7 @@ def imports_of(module):
 
 WALK = ["tokenization", "embeddings", "positional_encoding", "attention", "layer_norm", "multi_head_attention", "transformer", "generation", "training"]
 SEAMS = {  # what a chapter may import from behind the walk
-    "tokenization": {"config.registry", "data.text_files", "data.tokenizer_files"},
+    "tokenization": {"config.registry", "data.text_files", "data.token_ids", "data.tokenizer_files"},
     "positional_encoding": {"config.position_table"},
     "generation": {"cpu.decoding", *(f"inference.{name}" for name in ("any_model", "cache", "calls", "prompts", "sampling"))},
     "attention": {"config.checks"},

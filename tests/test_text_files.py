@@ -204,6 +204,7 @@ def test_words_of_other_tokenizers_are_not_cut_between_words():
     assert torch.cat([tokenizer.encode(piece) for piece in pieces]).equal(tokenizer.encode(text))
 
 
-def test_a_text_of_one_word_is_cut_all_the_same():
-    pieces = list(split_at_word_ends(iter(["x" * 10] * 10), 25))
-    assert pieces == ["x" * 30] * 3 + ["x" * 10]
+def test_a_word_is_never_cut_however_long():
+    assert list(split_at_word_ends(iter(["x" * 10] * 10), 25)) == ["x" * 100]
+    pieces = list(split_at_word_ends(iter(["你好" * 9, "，世界"] * 40), 25))
+    assert "".join(pieces) == ("你好" * 9 + "，世界") * 40 and len(pieces) > 20 and all(p[0] == "，" for p in pieces[1:])

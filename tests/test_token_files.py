@@ -27,7 +27,7 @@ from transformer_nb.data.token_files import (
     content_digest,
     encode_files,
     open_tokens,
-    tokenizer_kind,
+    token_file_kind,
     write_tokens,
 )
 from transformer_nb.tokenization import (
@@ -157,7 +157,7 @@ def test_another_tokenizer_has_another_file(tmp_path):
     assert encode_files(files, CharTokenizer.from_text).tokenizer.vocab_size == 4
     assert encode_files(files, lambda pieces: given).tokenizer is given
     assert encode_files(files, lambda pieces: BPETokenizer.from_text(pieces, 257)).tokenizer.vocab_size == 257
-    assert tokenizer_kind(lambda pieces: given) is None and tokenizer_kind(given) == "char" and tokenizer_kind(bpe300("a")) == "bpe256"
+    assert token_file_kind(lambda pieces: given) is None and token_file_kind(given) == "char" and token_file_kind(bpe300("a")) == "bpe256"
 
 
 def test_a_tokenizer_of_another_make_is_used_as_it_is(tmp_path):

@@ -7,12 +7,12 @@ import tokenizers
 import torch
 from helpers import one_line
 
+from transformer_nb.data.token_ids import check_indices
 from transformer_nb.data.tokenizer_files import (
     bpe_from_json,
     bytes_of_tokens,
     bytes_to_unicode,
     check_characters,
-    check_indices,
     check_utf8_encodable,
     check_vocabulary,
     find_tokenizer_file,

@@ -14,6 +14,7 @@ Every module is exported from a notebook in `nbs`. The walk is one module per ch
 
 Sub-packages hold what a reader of the walk does not need; the docstring of each lists its modules:
 
+    cli         the commands of `transformer-nb`
     config      the configurations of a model and its training, and the table of parts
     data        text files, tokenizer files, token files
     inference   key-value cache; what stands around a call of `generate`

@@ -23,16 +23,19 @@ from torch import Tensor
 
 from .config.registry import Registry
 from .data.text_files import split_at_word_ends
+from .data.token_ids import Ids, check_indices, is_batch
 from transformer_nb.data.tokenizer_files import (
     AnyTokenizer,
     bytes_of_tokens,
+    check_bpe,
     check_characters,
-    check_indices,
+    check_text,
     check_utf8_encodable,
     find_tokenizer_file,
     read_bpe,
     read_characters,
     read_json,
+    tokenizer_kind,
     train_bpe,
     write_vocab_and_merges,
 )
@@ -84,8 +87,10 @@ class CharTokenizer:
             )
         return torch.from_numpy(ids)
 
-    def decode(self, ids: Int[Tensor, "seq"] | list[int]) -> str:
-        "Returns the text of the ids. Raises ValueError for an id outside the vocabulary."
+    def decode(self, ids: Ids) -> str | list[str]:
+        "Returns the text of the ids, for a batch a list of texts. Raises ValueError for an id outside the vocabulary."
+        if is_batch(ids):
+            return [self.decode(row) for row in ids]
         points = self.code_points[check_indices(ids, self.vocab_size).numpy()]
         return points.tobytes().decode("utf-32-le", "surrogatepass")
 
@@ -105,7 +110,7 @@ class CharTokenizer:
 
 def code_points(text: str) -> np.ndarray:
     "Returns the Unicode code point of each character."
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return np.frombuffer(check_text(text).encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def sorted_characters(pieces: Iterable[str]) -> str:
@@ -172,7 +177,7 @@ class BPETokenizer:
         self,
         tokenizer: tokenizers.Tokenizer,  # with byte-level merges; `from_text` and `load` make one
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer = check_bpe(tokenizer)
 
     @classmethod
     def from_text(
@@ -202,15 +207,16 @@ class BPETokenizer:
         batch = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return torch.tensor(batch[0].ids, dtype=torch.long)
 
-    def decode(self, ids: Int[Tensor, "seq"] | list[int]) -> str:
-        """Returns the text of the ids, with U+FFFD for bytes that are not valid UTF-8.
+    def decode(self, ids: Ids) -> str | list[str]:
+        """Returns the text of the ids, with U+FFFD for bytes that are not valid UTF-8; for a batch a list of texts.
 
         Raises ValueError for an id outside the vocabulary.
         """
-        ids = check_indices(ids, self.vocab_size).tolist()
-        return self.tokenizer.decode(ids, skip_special_tokens=False)
+        if is_batch(ids):
+            return [self.decode(row) for row in ids]
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    def decode_bytes(self, ids: Int[Tensor, "seq"] | list[int]) -> bytes:
+    def decode_bytes(self, ids: Ids) -> bytes:
         """Returns the exact bytes of the ids, even if they end inside a character.
 
         Raises ValueError for an id outside the vocabulary.
@@ -247,14 +253,17 @@ class BPETokenizer:
         return cls(read_bpe(path, merges))
 
 # %% ../nbs/00_tokenization.ipynb #750b742f
-TOKENIZERS = Registry(characters="tokenization", pair_characters="seq2seq.pairs")  # by the name of a list in the file
-TOKENIZERS["characters"] = CharTokenizer
+# By the name of a list in the file, or by the kind of a file of the library tokenizers
+TOKENIZERS = Registry(
+    characters="tokenization", pair_characters="seq2seq.pairs", bpe="tokenization", pretrained="data.pretrained_tokenizer"
+)
+TOKENIZERS |= {"characters": CharTokenizer, "bpe": BPETokenizer}
 
 
 def load_tokenizer(
     path: str | Path,  # a file that `save` wrote, GPT-2's files, or a directory that holds them
 ) -> AnyTokenizer:
-    """Returns the tokenizer in a file or directory: of a class in `TOKENIZERS`, else a `BPETokenizer`.
+    """Returns the tokenizer in a file or directory, of the class in `TOKENIZERS` that reads it.
 
     Raises ValueError if there is none.
 
@@ -263,6 +272,5 @@ def load_tokenizer(
     tensor([2, 0, 1])
     """
     path = find_tokenizer_file(path)
-    content = read_json(path)
-    kinds = (TOKENIZERS[name] for name in TOKENIZERS if isinstance(content.get(name), list))
-    return next(kinds, BPETokenizer).load(path)
+    kind = "pretrained" if path.suffix == ".txt" else tokenizer_kind(read_json(path), TOKENIZERS)
+    return TOKENIZERS[kind].load(path)

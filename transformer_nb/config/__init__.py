@@ -10,5 +10,4 @@
     initialization    the weights that a model starts with
     position_table    sinusoids and rotations, in float32 or better
     precision         the dtype of the residual stream under autocast
-    command_line      options of the command line, one for each field
 """

@@ -9,6 +9,7 @@ __all__ = ['config_field', 'check_integers', 'check_numbers', 'check_flags', 'ch
 import math
 from collections.abc import Iterable
 from dataclasses import field
+from difflib import get_close_matches
 from numbers import Integral, Real
 
 
@@ -64,4 +65,6 @@ def check_choices(
     for name, names in known.items():
         value = getattr(config, name)
         if not isinstance(value, str) or value not in names:
-            raise ValueError(f"{name} must be one of {', '.join(names)}, got {value!r}")
+            near = get_close_matches(str(value), list(names), n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{name} must be one of {', '.join(names)}, got {value!r}{hint}")

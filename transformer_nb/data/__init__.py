@@ -1,6 +1,9 @@
 """Text as files; beside the modules lies `series.txt`, the prose of the series.
 
-    text_files         text files and notebooks, read in pieces
-    tokenizer_files    tokenizer.json, vocab.json and merges.txt
-    token_files        the tokens of a text of any size, on the disk
+    text_files              text files and notebooks, read in pieces
+    tokenizer_files         tokenizer.json, vocab.json and merges.txt
+    token_ids               what `decode` takes
+    pretrained_tokenizer    WordPiece and SentencePiece, of published models
+    token_pieces            pieces of a text that have the tokens of the whole
+    token_files             the tokens of a text of any size, on the disk
 """
