@@ -11,7 +11,12 @@ from torch import Tensor
 
 
 class KVCache:
-    "The keys and values of one attention layer, of all positions so far, in memory that is allocated once."
+    """The keys and values of one attention layer, of all positions so far, in memory that is allocated once.
+
+    >>> cache = KVCache(capacity=8)
+    >>> keys, values = cache.update(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4))
+    >>> len(cache), keys.shape
+    (3, torch.Size([1, 2, 3, 4]))"""
 
     def __init__(
         self,
@@ -25,7 +30,7 @@ class KVCache:
     def update(
         self,
         k: Float[Tensor, "batch head seq d_k"],  # of the new positions
-        v: Float[Tensor, "batch head seq d_k"],
+        v: Float[Tensor, "batch head seq d_k"],  # of the same positions
     ) -> tuple[Float[Tensor, "batch head kv d_k"], Float[Tensor, "batch head kv d_k"]]:
         "Appends the new positions and returns all so far. Raises ValueError where they do not fit."
         needed = self.length + k.shape[2]

@@ -43,9 +43,13 @@ def names_inside(
 
 
 def activation_names(
-    model: nn.Module,
+    model: nn.Module,  # any module
 ) -> list[str]:
-    "Return the name of every activation that `activations` can record or replace."
+    """Return the name of every activation that `activations` can record or replace.
+
+    >>> model = LanguageModel(TransformerConfig(n_layers=1, n_heads=2, d_model=8))
+    >>> [name for name in activation_names(model) if name.startswith("embedding")]
+    ['embedding', 'embedding.tokens', 'embedding.positions', 'embedding.dropout']"""
     names = []
     for path, module in model.named_modules():
         if isinstance(module, (nn.ModuleList, nn.ModuleDict)):  # a container is never called
@@ -256,6 +260,12 @@ def activations(
     backward pass. The second value of the same name is recorded as `name:2`.
     Raises ValueError for a name that does not exist, for a replacement whose shape does not fit,
     and at the end of the block for a replacement that was never used.
+
+    >>> model = LanguageModel(TransformerConfig(n_layers=1, n_heads=2, d_model=8))
+    >>> with activations(model, "*.weights") as recorded:
+    ...     logits = model(torch.tensor([[1, 2, 3]]))
+    >>> {name: value.shape for name, value in recorded.items()}
+    {'layers.0.attention.weights': torch.Size([1, 2, 3, 3])}
     """
     replacements = replace or {}
     patterns = patterns or (() if replacements else ("*",))

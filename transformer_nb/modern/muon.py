@@ -37,7 +37,13 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized: each step changes a matrix equally in all directions (Jordan et al., 2024). For matrices only.
 
     Conventions, defaults and state are those of `torch.optim.Muon`, but the iteration is in float32 on a CPU (float64 for such
-    parameters) and in bfloat16 on a GPU. Raises ValueError for a parameter that is no matrix and for a negative option."""
+    parameters) and in bfloat16 on a GPU. Raises ValueError for a parameter that is no matrix and for a negative option.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2, 2))
+    >>> weight.grad = torch.tensor([[9.0, 0.0], [0.0, 1.0]])
+    >>> Muon([weight], lr=1.0).step()
+    >>> weight.diag().round().tolist()  # as far in the direction of the small gradient
+    [-1.0, -1.0]"""
 
     def __init__(
         self,

@@ -19,7 +19,10 @@ from ..transformer import InputEmbedding
 
 # %% ../../nbs/workshop/modern_parts.ipynb #8d91ac36
 class RMSNorm(nn.Module):
-    "x / sqrt(mean of squares + eps) * gain, over the features of each vector (Zhang and Sennrich, 2019)."
+    """x / sqrt(mean of squares + eps) * gain, over the features of each vector (Zhang and Sennrich, 2019).
+
+    >>> RMSNorm(2)(torch.tensor([3.0, 4.0])).detach()  # divided by the root of 12.5
+    tensor([0.8485, 1.1314])"""
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class RMSNorm(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch d_model"],
+        x: Float[Tensor, "*batch d_model"],  # vectors, each normalized by itself
     ) -> Float[Tensor, "*batch d_model"]:
         "Returns each vector divided by its root mean square, times the gain."
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
@@ -62,7 +65,10 @@ PARTS["norm"]["rms"] = lambda d_model, eps, bias: RMSNorm(d_model, eps)  # it ne
 
 # %% ../../nbs/workshop/modern_parts.ipynb #04d4e7a3
 class GatedFeedForward(nn.Module):
-    "(activation(x W_g) * x W_1) W_2: a feed-forward network with a gate (GLU; Shazeer, 2020)."
+    """(activation(x W_g) * x W_1) W_2: a feed-forward network with a gate (GLU; Shazeer, 2020).
+
+    >>> GatedFeedForward(d_model=8, d_ff=16)(torch.randn(1, 3, 8)).shape
+    torch.Size([1, 3, 8])"""
 
     def __init__(
         self,
@@ -79,7 +85,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch d_model"],
+        x: Float[Tensor, "*batch d_model"],  # vectors, each computed alone
     ) -> Float[Tensor, "*batch d_model"]:
         "Returns each vector through the same gated network."
         return self.linear2(self.activation(self.gate(x)) * self.linear1(x))
@@ -107,20 +113,23 @@ PARTS["activation"] |= {"quick_gelu": quick_gelu, "squared_relu": squared_relu}
 
 # %% ../../nbs/workshop/modern_parts.ipynb #62c6e82a
 class BigramEmbedding(InputEmbedding):
-    "Embeddings of each token and of the token before it, added (Peng et al., 2023, have the idea in every layer)."
+    """Embeddings of each token and of the token before it, added (Peng et al., 2023, have the idea in every layer).
+
+    >>> BigramEmbedding(TransformerConfig(vocab_size=10, d_model=8))(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 8])"""
 
     reads_previous_token = True
 
     def __init__(
         self,
-        config: TransformerConfig,
+        config: TransformerConfig,  # vocab_size, d_model and the positions are taken from it
     ):
         super().__init__(config)
         self.previous = TokenEmbedding(config.vocab_size, config.d_model, self.tokens.scale)
 
     def forward(
         self,
-        ids: Int[Tensor, "batch seq"],
+        ids: Int[Tensor, "batch seq"],  # token ids
         offset: int | Int[Tensor, "batch"] = 0,  # the position of the first token, of all sequences or of each
         before: Int[Tensor, "batch"] | None = None,  # the token before the first one, where that is not at position 0
     ) -> Float[Tensor, "batch seq d_model"]:

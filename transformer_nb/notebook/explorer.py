@@ -43,11 +43,17 @@ def read_asset(
 
 
 class Exploration:
-    "What a model computed for a text, to look at in JupyterLab or in a file; made by `explore`."
+    """What a model computed for a text, to look at in JupyterLab or in a file; made by `explore`.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=5, n_layers=1, n_heads=2, d_model=8))
+    >>> view = explore(model, CharTokenizer("abcde"), "bead")
+    >>> view.off = ["layers.0.attention.heads.1"]  # the model runs again, without this head
+    >>> view.ids, round(view.loss) > 0
+    ([1, 4, 0, 3], True)"""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module,  # of this package, as for `explore`
         tokenizer,  # names the tokens, as in `token_names`
         sequences: list[Tensor],  # the inputs of the model, ids (1, T)
         selected: tuple[int, int, int | None],  # attention, head and query that are shown first
@@ -226,6 +232,10 @@ def explore(
     appends a sampled token. `.save("view.html")` writes it into one file, and `print` shows it as text.
     Raises ValueError for an empty text, one that is longer than the model's `block_size`, a missing
     target, a model without attention of this package, and an attention, head or query that is not there.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=5, n_layers=1, n_heads=2, d_model=8))
+    >>> explore(model, CharTokenizer("abcde"), "bead").save("view.html").name
+    'view.html'
     """
     if isinstance(model, EncoderDecoder) and target is None:
         raise ValueError("an encoder-decoder needs a target: explore(model, tokenizer, source, target)")

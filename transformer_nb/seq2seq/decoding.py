@@ -24,14 +24,17 @@ from ..inference.sampling import at_least_float32, check_logits
 
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #cda59db7
 def label_smoothed_cross_entropy(
-    logits: Float[Tensor, "*batch vocab"],
+    logits: Float[Tensor, "*batch vocab"],  # scores of all tokens, before softmax
     target: Int[Tensor, "*batch"],  # the right token at each position
     epsilon: float = 0.1,  # the probability that is shared out among all tokens, the right one too
     padding: int | None = None,  # the token whose positions do not count
 ) -> Float[Tensor, ""]:
     """Cross-entropy with 1 - epsilon on the right token and epsilon / V on each of all V tokens.
 
-    Szegedy et al., 2016; Vaswani et al., section 5.4. Raises ValueError for an epsilon below 0, or of 1 and more."""
+    Szegedy et al., 2016; Vaswani et al., section 5.4. Raises ValueError for an epsilon below 0, or of 1 and more.
+
+    >>> label_smoothed_cross_entropy(torch.zeros(1, 4), torch.tensor([2]))  # ln 4
+    tensor(1.3863)"""
     if not 0 <= epsilon < 1:
         raise ValueError(f"epsilon must be at least 0 and below 1, got {epsilon}")
     ignored = -100 if padding is None else padding
@@ -46,7 +49,10 @@ def noam_lr(
 ) -> float:
     """d_model^-0.5 min(step^-0.5, step warmup^-1.5): linear growth, then decay with the root of the step.
 
-    Vaswani et al., equation 3. Raises ValueError for a step or a warm-up below 1."""
+    Vaswani et al., equation 3. Raises ValueError for a step or a warm-up below 1.
+
+    >>> [round(noam_lr(512, step), 6) for step in (1000, 4000, 16000)]
+    [0.000175, 0.000699, 0.000349]"""
     if step < 1 or warmup < 1:
         raise ValueError(f"steps are counted from 1, and warmup is at least 1: got step={step} and warmup={warmup}")
     return d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
@@ -100,11 +106,16 @@ def greedy_decode(
     start: int,  # the token that stands before every target
     stop: int,  # the token that ends it
     source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-    use_cache: bool = True,
+    use_cache: bool = True,  # whether to keep keys and values; without, the text is the same
 ) -> Int[Tensor, "batch seq"]:
     """The most probable token, again and again; each row without the start token, and filled with `stop` behind its end.
 
-    Raises ValueError or TypeError for a model or an argument that makes no sense, as `check_decoding` does."""
+    Raises ValueError or TypeError for a model or an argument that makes no sense, as `check_decoding` does.
+
+    >>> model = EncoderDecoder(TransformerConfig(vocab_size=10, n_layers=1, n_heads=1, d_model=8))
+    >>> texts = greedy_decode(model, [torch.tensor([5, 2]), torch.tensor([6, 7, 2])], max_new_tokens=8, start=1, stop=2)
+    >>> len(texts)  # a row for each source
+    2"""
     model, source, source_mask, numbers = check_decoding(model, source, source_mask, max_new_tokens, start, stop)
     max_new_tokens, start, stop, _ = numbers
     with evaluation_mode(model):
@@ -159,7 +170,10 @@ def check_decoding(
 def gnmt_length_penalty(
     length: int,  # of a text, its stop token included
 ) -> float:
-    "((5 + length) / 6)^0.6: what a sum of log-probabilities is divided by (Wu et al., 2016, equation 14; alpha as in section 6.1 of the paper)."
+    """((5 + length) / 6)^0.6: what a sum of log-probabilities is divided by (Wu et al., 2016, equation 14; alpha as in section 6.1 of the paper).
+
+    >>> [round(gnmt_length_penalty(length), 2) for length in (1, 7, 13)]
+    [1.0, 1.52, 1.93]"""
     return ((5 + length) / 6) ** 0.6
 
 # %% ../../nbs/beyond/10_encoder_decoder.ipynb #7bc12514
@@ -173,12 +187,17 @@ def beam_search(
     n_beams: int = 4,  # unfinished sequences kept for each source
     length_penalty: Callable[[int], float] = gnmt_length_penalty,  # from a length to what the summed log-probability is divided by
     source_mask: Bool[Tensor, "*source_mask source"] | None = None,  # True where the source has a token
-    use_cache: bool = True,
+    use_cache: bool = True,  # whether to keep keys and values; without, the text is the same
     early_stopping: bool = False,  # whether `n_beams` finished texts are enough, even if an unfinished one may still be better
 ) -> tuple[Int[Tensor, "batch seq"], Float[Tensor, "batch"]]:
     """The best text of each row that was found, as `greedy_decode` gives it, and its score: summed log-probability over penalty.
 
-    Raises ValueError or TypeError for a model or an argument that makes no sense, as `check_decoding` does."""
+    Raises ValueError or TypeError for a model or an argument that makes no sense, as `check_decoding` does.
+
+    >>> model = EncoderDecoder(TransformerConfig(vocab_size=10, n_layers=1, n_heads=1, d_model=8))
+    >>> texts, scores = beam_search(model, torch.tensor([[5, 6, 2], [7, 8, 2]]), max_new_tokens=8, start=1, stop=2)
+    >>> len(texts), scores.shape
+    (2, torch.Size([2]))"""
     model, source, source_mask, numbers = check_decoding(model, source, source_mask, max_new_tokens, start, stop, n_beams)
     max_new_tokens, start, stop, n_beams = numbers
     first_row = n_beams * torch.arange(len(source), device=source.device)[:, None]

@@ -21,7 +21,11 @@ from ..transformer import shift_right
 
 # %% ../../nbs/workshop/pairs.ipynb #b36d8fc2
 class PairTokenizer:
-    "Texts as rows of token ids: 0 pads a row, 1 starts a text, 2 ends it, then the characters."
+    """Texts as rows of token ids: 0 pads a row, 1 starts a text, 2 ends it, then the characters.
+
+    >>> PairTokenizer("abc").encode(["ab", "c"])
+    tensor([[3, 4, 2],
+            [5, 2, 0]])"""
 
     pad, start, stop = 0, 1, 2
 
@@ -108,12 +112,16 @@ PairInputs = tuple[
 def pair_batch(
     source: Int[Tensor, "batch source"],  # padded at the end
     target: Int[Tensor, "batch seq"],  # ended by a stop token, padded at the end
-    pad: int = PairTokenizer.pad,
-    start: int = PairTokenizer.start,
+    pad: int = PairTokenizer.pad,  # the token that stands behind the end of a text
+    start: int = PairTokenizer.start,  # the token that stands before every target
 ) -> tuple[PairInputs, Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
     """A batch for `train`: the arguments of an `EncoderDecoder`, the targets, and their mask.
 
     The arguments are the source, the target shifted right, and the mask of the source.
+
+    >>> inputs, targets, mask = pair_batch(torch.tensor([[5, 2]]), torch.tensor([[6, 7, 2]]))
+    >>> inputs[1], targets  # the target shifted right, and the target
+    (tensor([[1, 6, 7]]), tensor([[6, 7, 2]]))
     """
     return (source, shift_right(target, start), (source != pad)[:, None]), target, target != pad
 
@@ -122,13 +130,17 @@ class PairBatches:
     """An iterable of padded pairs (source, target) as an iterable of batches for `train`.
 
     As often as the pairs can be read.
+
+    >>> batches = PairBatches([(torch.tensor([[5, 2]]), torch.tensor([[6, 7, 2]]))])
+    >>> [targets.tolist() for inputs, targets, mask in batches]
+    [[[6, 7, 2]]]
     """
 
     def __init__(
         self,
         pairs: Iterable[tuple[Tensor, Tensor]],  # sources (B, S) and targets (B, T)
-        pad: int = PairTokenizer.pad,
-        start: int = PairTokenizer.start,
+        pad: int = PairTokenizer.pad,  # the token that stands behind the end of a text
+        start: int = PairTokenizer.start,  # the token that stands before every target
     ):
         self.pairs, self.pad, self.start = pairs, pad, start
 
@@ -142,6 +154,9 @@ def average_checkpoints(
     """The mean of each parameter (Vaswani et al., section 6.1).
 
     Raises ValueError where the states are not of one model.
+
+    >>> average_checkpoints([{"weight": torch.tensor([1.0])}, {"weight": torch.tensor([3.0])}])
+    {'weight': tensor([2.])}
     """
     if not states:
         raise ValueError("there are no weights to average: give at least one state")
