@@ -464,7 +464,7 @@ training
     math.sqrt(warmup / (step + 1)) -> warmup / (step + 1)  # another decay
     if parameter.dim() >= 2 else vectors -> if True else vectors  # gains and biases decayed too
     eps=config.eps -> eps=1e-8  # the paper's epsilon is not heard
-    check_can_be_saved(trainer.model, tokenizer) -> pass  # what was learned cannot be kept
+    check_can_be_saved(check_model(model), tokenizer) -> pass  # what was learned cannot be kept
     check_repeatable(validation_ids) -> pass  # validation batches that are there only once
 seq2seq.pairs
     torch.where(positions == lengths, self.stop, self.pad) -> torch.where(positions >= lengths, self.stop, self.pad)  # filled with stop

@@ -239,9 +239,9 @@ def train(
     be saved to `directory`; OSError if nothing can be written; FloatingPointError if the loss is
     not finite or has exploded.
     """
-    trainer = make_trainer(model, ids, config, data_digest, block_size, optimizer, scheduler, loss)
     if directory is not None:
-        check_can_be_saved(trainer.model, tokenizer)
+        check_can_be_saved(check_model(model), tokenizer)
+    trainer = make_trainer(model, ids, config, data_digest, block_size, optimizer, scheduler, loss)
     check_callbacks(on_evaluate=on_evaluate, on_step=on_step)
     validate = None
     if validation_ids is not None:

@@ -43,8 +43,11 @@ def model_device(
 
 def check_model(
     model: nn.Module,
-) -> None:
-    "Raises TypeError unless it is an `nn.Module`, and ValueError if its weights are on the meta device."
+) -> nn.Module:
+    """Returns the model without what wraps it.
+
+    Raises TypeError unless it is an `nn.Module`, and ValueError if it is on the meta device.
+    """
     if not isinstance(model, nn.Module):
         what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise TypeError(f"the model must be an nn.Module, got {what}: give an instance")
@@ -53,6 +56,7 @@ def check_model(
             "the model is on the meta device and has no weights:"
             " load them with load_state_dict(..., assign=True), or call to_empty and initialize it"
         )
+    return unwrap_model(model)
 
 
 def check_trainable(
