@@ -220,6 +220,7 @@ config.initialization
     0.02 / math.sqrt(2 * config.n_layers) -> 0.02  # a stream that grows with the depth
 cli.options
     RECIPES.get(preset, {}) -> {}  # the help shows defaults that no run has
+cli.parser
     near = did_you_mean(options[0], self._option_string_actions) -> near = ""  # nothing is suggested
 cli.output
     text.encode(encoding, "replace").decode(encoding) -> ""  # what cannot be shown is lost, and all around it
@@ -696,7 +697,7 @@ def own_tests(module: str) -> str:
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {f"convert.{name}": "families" for name in ("gemma", "llama", "mistral", "qwen")} | {"modern.rotary": "families"}
-    shared |= {f"cli.{name}": "command_line" for name in ("evaluate", "generate", "options", "output", "plot", "train")}
+    shared |= {f"cli.{name}": "command_line" for name in ("evaluate", "generate", "options", "output", "parser", "plot", "train")}
     shared |= {"data.token_ids": "tokenizer_files", "data.pretrained_tokenizer": "tokenizer_files", "data.token_pieces": "token_files", "inference.text_loss": "command_line"}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")} | {"inference.conversation": "streaming"}

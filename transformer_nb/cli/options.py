@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'INTERNAL', 'add_options', 'shown_default', 'option_type', 'read_json_value', 'given_options',
-           'CommandParser', 'did_you_mean', 'make_parser', 'named_preset', 'add_data_options', 'add_train_options',
-           'add_generate_options', 'add_evaluate_options']
+           'make_parser', 'named_preset', 'add_data_options', 'add_train_options', 'add_generate_options',
+           'add_evaluate_options']
 
 # %% ../../nbs/workshop/command_line_options.ipynb #fe15f4b7
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, fields
-from difflib import get_close_matches
-from typing import NoReturn
 
+from .parser import CommandParser
 from ..config.model import PARTS, PRESETS, TransformerConfig
 from ..config.training import OPTIMIZERS, PRECISIONS, RECIPES, SCHEDULES, TrainingConfig
 
@@ -91,71 +89,6 @@ def given_options(
     return {
         f.name: getattr(arguments, f.name) for f in fields(config) if hasattr(arguments, f.name)
     }
-
-# %% ../../nbs/workshop/command_line_options.ipynb #94cfe95d
-class CommandParser(argparse.ArgumentParser):
-    "A parser whose errors are one line, with the nearest name that there is."
-
-    line: list[str] = []  # that it reads
-
-    def parse_known_args(
-        self,
-        args: list[str] | None = None,
-        namespace: argparse.Namespace | None = None,
-    ) -> tuple[argparse.Namespace, list[str]]:
-        "What argparse does; the line is kept for its errors."
-        self.line = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args(args, namespace)
-
-    def error(
-        self,
-        message: str,  # of argparse
-    ) -> NoReturn:
-        "Raises ValueError with the message and what to do."
-        choice = re.search(r"^(?:argument (\S+): )?invalid choice: (\S+) \(choose from (.*)\)", message)
-        if choice:
-            names = re.findall(r"[\w-]+", choice[3])
-            got = choice[2].strip("'\"")
-            what = "the command" if choice[1] in ("COMMAND", "command", None) else choice[1].split("/")[0]
-            message = f"{what} must be one of {', '.join(names)}, got {got!r}{did_you_mean(got, names)}"
-        elif message.endswith("required: COMMAND"):
-            message = "name a command, one of train, generate, evaluate, plot"
-        elif "arguments are required" in message:  # perhaps one of them is misspelled
-            options = [word.partition("=")[0] for word in self.line if word.startswith("--")]
-            known = [*self._option_string_actions]
-            wrong = [word for word in options if not any(name.startswith(word) for name in known)]
-            message = f"there is no option {wrong[0]}{did_you_mean(wrong[0], known)}" if wrong else message
-        raise ValueError(f"{message}; see {self.prog} --help")
-
-    def parse_line(
-        self,
-        argv: list[str] | None = None,  # by default the arguments of the process
-    ) -> argparse.Namespace:
-        "What a line says. Raises ValueError for one that is wrong."
-        arguments, unknown = self.parse_known_args(argv)
-        if unknown:
-            self.commands[arguments.command].refuse(unknown)
-        return arguments
-
-    def refuse(
-        self,
-        unknown: list[str],  # arguments that nobody has read
-    ) -> NoReturn:
-        "Raises ValueError for arguments that are not there."
-        options = [word.partition("=")[0] for word in unknown if word.startswith("--")]
-        if options:
-            near = did_you_mean(options[0], self._option_string_actions)
-            self.error(f"there is no option {options[0]}{near}")
-        self.error(f"{unknown[0]!r} belongs to no option: put an option before it, or quotes around a text")
-
-
-def did_you_mean(
-    word: str,
-    known: Iterable[str],
-) -> str:
-    "A question with the nearest word that is known, or nothing."
-    near = get_close_matches(word, list(known), n=1)
-    return f": did you mean {near[0]}?" if near else ""
 
 # %% ../../nbs/workshop/command_line_options.ipynb #f860cd60
 def make_parser(
