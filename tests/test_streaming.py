@@ -287,6 +287,28 @@ def test_a_conversation_is_the_text_that_generate_writes_from_the_whole(options,
     assert not chat.ids.is_inference()
 
 
+TODAY = {
+    "shared heads": dict(n_kv_heads=1, positions="rotary", norm="rms", feed_forward="gated", activation="silu", bias=False),
+    "window": dict(n_kv_heads=2, sliding_window=3, positions="rotary"),
+    "normed queries": dict(n_heads=4, n_kv_heads=2, head_dim=6, qk_norm=True, positions="rotary"),
+    "window in one layer": dict(sliding_window=[2, None], positions="learned"),
+    "bigrams": dict(embedding="bigram", sliding_window=4, positions="rotary", n_kv_heads=1),
+}
+
+
+@pytest.mark.parametrize("name", TODAY)
+def test_todays_attention_in_batches_and_conversations(name):
+    model = small_language_model(attention="grouped_query", block_size=16, dropout=0.3, **TODAY[name]).double().train()
+    prompts, alone = [indices(n) for n in (3, 1, 18)], dict(temperature=0, use_cache=False)
+    for prompt, text in zip(prompts, generate(model, prompts, 14, temperature=0), strict=True):
+        assert text.equal(generate(model, prompt, 14, **alone))
+    chat, text = Conversation(model), []
+    for said, n in (([1, 2], 3), ([4, 5, 6], 4), ([7], 6)):
+        chat.reply(said, n, temperature=0)
+        text = generate(model, text + said, n, **alone).tolist()
+        assert chat.ids.tolist() == text
+
+
 def test_an_answer_that_is_broken_off_is_part_of_the_conversation_as_far_as_it_came():
     model = small_language_model(block_size=64).double()
     chat = Conversation(model)

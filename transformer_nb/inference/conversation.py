@@ -85,13 +85,22 @@ class CachedLogits:
                     new.update(*old.entries())
         return larger
 
-# %% ../../nbs/workshop/conversation.ipynb #38a58b37
+# %% ../../nbs/workshop/conversation.ipynb #4fd81baf
 class Conversation:
     """A text that grows in turns: what you say, and what the model writes after it.
 
     Each answer is the one that `generate` gives to the whole text. While the text fits `block_size`, each token is
     computed once; beyond, the model sees the last `block_size` tokens and computes them again for each new one.
-    With a tokenizer turns are texts, without they are ids. `ids` is the text so far; setting it takes back turns."""
+    With a tokenizer turns are texts, without they are ids. `ids` is the text so far; setting it takes back turns.
+
+    >>> from transformer_nb import Conversation, LanguageModel, TransformerConfig
+    >>> model = LanguageModel(TransformerConfig(vocab_size=50, block_size=16, n_layers=1, n_heads=2, d_model=8))
+    >>> chat = Conversation(model)
+    >>> answer = chat.reply([1, 2, 3], max_new_tokens=4)
+    >>> answer = chat.reply([5, 6], max_new_tokens=2)  # computes only what is new
+    >>> len(chat.ids)
+    11
+    """
 
     def __init__(
         self,

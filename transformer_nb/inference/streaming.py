@@ -19,7 +19,7 @@ from ..generation import token_steps
 from .calls import GenerationCall, check_stop, evaluation_mode
 from .prompts import Prompts
 
-# %% ../../nbs/workshop/streaming.ipynb #929dcc8f
+# %% ../../nbs/workshop/streaming.ipynb #64d0c892
 def stream(
     model: nn.Module,  # a `LanguageModel`, or any module that maps ids (B, T) to logits (B, T, vocab)
     ids: Prompts,  # the prompt, (T,) or (B, T), or a list of prompts (T,) of any length
@@ -39,7 +39,13 @@ def stream(
     """Yields the tokens that `generate` appends, as they are made: an int for a prompt (T,), else a tensor (B,).
 
     In a batch a sequence that has stopped repeats its stop token. With `return_log_probs` each item is a pair of
-    token and log-probability. The arguments are checked when `stream` is called: it raises what `generate` raises."""
+    token and log-probability. The arguments are checked when `stream` is called: it raises what `generate` raises.
+
+    >>> from transformer_nb import LanguageModel, TransformerConfig, stream
+    >>> model = LanguageModel(TransformerConfig(vocab_size=50, block_size=16, n_layers=1, n_heads=2, d_model=8))
+    >>> len([token for token in stream(model, [1, 2, 3], max_new_tokens=5, top_p=0.9)])
+    5
+    """
     call = GenerationCall(
         model, ids, max_new_tokens, stop, use_cache, block_size, return_log_probs, repetition_penalty,
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,
@@ -125,7 +131,7 @@ def text_before_stop(
     if held:
         yield held
 
-# %% ../../nbs/workshop/streaming.ipynb #3ce6c1c6
+# %% ../../nbs/workshop/streaming.ipynb #7be6e562
 def stream_text(
     model: nn.Module,  # a `LanguageModel`, or any module that maps ids (B, T) to logits (B, T, vocab)
     tokenizer: AnyTokenizer,  # or any object with `encode` and `decode`
@@ -145,7 +151,15 @@ def stream_text(
     """Yields the continuation of a text in pieces, as it is written; every character is whole.
 
     The pieces together are `tokenizer.decode` of the new tokens, up to the first stop. A stop string is found across
-    the borders of tokens. Raises what `generate` raises, when it is called, and ValueError for an empty stop string."""
+    the borders of tokens. Raises what `generate` raises, when it is called, and ValueError for an empty stop string.
+
+    >>> from transformer_nb import CharTokenizer, LanguageModel, TransformerConfig, stream_text
+    >>> tokenizer = CharTokenizer.from_text("to be or not to be")
+    >>> model = LanguageModel(TransformerConfig(tokenizer.vocab_size, block_size=16, n_layers=1, n_heads=2, d_model=8))
+    >>> pieces = stream_text(model, tokenizer, "to be", max_new_tokens=5)
+    >>> len("".join(pieces))
+    5
+    """
     tokens, strings = split_stop(stop)
     ids = encode_prompt(tokenizer, prompt)
     made = stream(
