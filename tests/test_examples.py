@@ -1,7 +1,9 @@
 "Every public name explains itself: what it does, what each argument means, and an example, which is run."
 
+import ast
 import doctest
 import inspect
+import re
 
 import pytest
 import torch
@@ -33,6 +35,16 @@ def test_each_argument_of_a_public_name_is_explained(name):
     document_arguments(value)
     silent = [p for p in parameters if f"    {p}: " not in value.__doc__]
     assert not silent, f"{name} does not say what {', '.join(silent)} means: add a comment after the parameter"
+
+
+def test_the_docstring_of_the_package_is_a_map_of_two_screens_whose_calls_are_right():
+    calls = re.findall(r"^    (\w+.*?\)) {2,}", transformer_nb.__doc__, re.MULTILINE)
+    assert len(calls) > 9 and len(transformer_nb.__doc__.splitlines()) <= 80
+    for call in map(lambda text: ast.parse(text, mode="eval").body, calls):
+        function = eval(ast.unparse(call.func), {name: getattr(transformer_nb, name) for name in PUBLIC})
+        inspect.signature(function).bind(*call.args)
+        given = {one.id for one in call.args if isinstance(one, ast.Name)}
+        assert given <= set(inspect.signature(function).parameters), ast.unparse(call)
 
 
 def test_comments_are_found_whatever_stands_between():

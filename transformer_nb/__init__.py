@@ -1,6 +1,21 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017), layer by layer.
 
-Every module is exported from a notebook in `nbs`. The walk is one module per chapter; each imports from earlier ones:
+What it does (`help(transformer_nb.train)`, and so for each name, says more and shows an example):
+
+    LanguageModel(TransformerConfig(...))         a model: token ids (B, T) -> logits (B, T, vocab)
+    CharTokenizer.from_text(text)                 text <-> token ids; or `BPETokenizer`
+    train(model, ids, TrainingConfig(...))        trains any module that maps ids to logits
+    evaluate(model, ids)                          the mean loss, in nats per token
+    generate(model, ids, max_new_tokens)          continues prompts; `stream` yields each token at once
+    save_checkpoint(directory, model, tokenizer)  all or nothing; `load_checkpoint` reads it again
+    from_huggingface(model)                       a published model; `to_huggingface` goes back
+    from_torch(module)                            PyTorch's attention, layers or Transformer
+    diagnose(obj, kind)                           what is wrong with an attention, a layer, a model
+    explore(model, tokenizer, text)               all that a model computes for a text, to look at
+    activations(model, *patterns)                 records or replaces values inside a model
+
+Every module is exported from a notebook in `nbs`. The walk is one module per chapter;
+each imports from earlier ones:
 
     tokenization           text <-> indices; windows
     embeddings             indices -> vectors
