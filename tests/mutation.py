@@ -191,7 +191,9 @@ config.checks
 config.docstrings
     if not meanings or -> if not meanings and  # a section for each use
     text[:start].rstrip(), -> text,  # the example twice
-    one.end_lineno in comments -> one.lineno - 1 in comments  # the comment of its neighbor
+    if line in comments: -> if line - 1 in comments:  # the comment of its neighbor
+    (default or one).end_lineno -> one.end_lineno  # no comment after a default of two lines
+    reversed(arguments.defaults) -> arguments.defaults  # the default of another
 config.position_table
     torch.promote_types(torch.get_default_dtype(), torch.float32) -> torch.get_default_dtype()  # a table in half precision
     len(rows) < length or rows.device -> rows.device  # it does not grow

@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import re
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_each_argument_of_a_public_name_is_explained(name):
     function = value.__init__ if isinstance(value, type) else value
     parameters = [p for p in inspect.signature(function).parameters if p not in ("self", "cls", "args", "kwargs")]
     document_arguments(value)
-    silent = [p for p in parameters if f"    {p}: " not in value.__doc__]
+    silent = [p for p in parameters if not re.search(rf"^    {p}( \(.+\))?: ", value.__doc__, re.MULTILINE)]
     assert not silent, f"{name} does not say what {', '.join(silent)} means: add a comment after the parameter"
 
 
@@ -51,12 +52,30 @@ def test_comments_are_found_whatever_stands_between():
     def function(
         a: dict[str, int],  # first # with a hash
         *rest: int,  # others
-        b: tuple = (1, "# no comment"),
+        b: tuple[int, str] = (1, "# no comment"),
+        b2: tuple = (
+            1,
+            2,
+        ),  # of two
         c: str = "x",  # last
+        untyped=None,  # anything
         **more: object,  # by name
     ):
         """A function."""
 
-    assert parameter_comments(function) == {"a": "first # with a hash", "rest": "others", "c": "last", "more": "by name"}
+    assert parameter_comments(function) == {
+        "a (dict[str, int])": "first # with a hash",
+        "rest (int)": "others",
+        "b2 (tuple = ( 1, 2, ))": "of two",
+        'c (str = "x")': "last",
+        "untyped": "anything",
+        "more (object)": "by name",
+    }
+
+    class Pair(NamedTuple):
+        left: int  # one
+        right: float = 2.0  # the other
+
+    assert parameter_comments(Pair) == {"left (int)": "one", "right (float = 2.0)": "the other"}
     assert with_arguments(None, {}) == "" and with_arguments("Text.", {}) == "Text."
     assert with_arguments("Text.\n\n    >>> f()\n    1\n    ", {"a": "b"}) == "Text.\n\nArguments:\n    a: b\n\n>>> f()\n1"
