@@ -1,6 +1,8 @@
 "Llama and its relatives: equal to transformers' models at every activation, in gradients, generated tokens and parameter counts, and back."
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from transformer_nb import (
     to_huggingface,
 )
 from transformer_nb.config.model import ROTARY_SCALINGS, TransformerConfig
+from transformer_nb.convert import FAMILIES
 from transformer_nb.convert.comparison import parity
 from transformer_nb.inference.cache import KVCache
 from transformer_nb.modern.rotary import rotary_frequencies
@@ -269,3 +272,9 @@ def test_padding_of_a_text_in_training_is_not_attended():
     ours, ids, mask = from_huggingface(theirs), indices(2, 11), padding_mask([11, 6], 11)
     expected = theirs(ids[1:, :6]).logits  # theirs is nan in a batch where a row of a window is all padding
     torch.testing.assert_close(ours(ids, mask)[1:, :6], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_table_of_families_has_a_row_for_each():
+    page = json.loads((Path(__file__).parents[1] / "nbs/workshop/convert_huggingface.ipynb").read_text(encoding="utf-8"))
+    (table,) = ["".join(cell["source"]) for cell in page["cells"] if "| family | classes of" in "".join(cell["source"])]
+    assert set(re.findall(r"`(\w+(?:Model|LM|PreTraining))`", table)) - {"LanguageModel", "MaskedLanguageModel"} == set(FAMILIES)
