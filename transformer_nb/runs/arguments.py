@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..config.training import TrainingConfig
 from .process import world_size
@@ -24,10 +25,10 @@ from .process import world_size
 def unwrap_model(
     model: nn.Module,
 ) -> nn.Module:
-    "Returns the model inside `DataParallel`, `DistributedDataParallel` and `torch.compile`."
-    parallel = nn.DataParallel, nn.parallel.DistributedDataParallel
+    "Returns the model inside `DataParallel`, `DistributedDataParallel`, `AveragedModel` and `torch.compile`."
+    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
     while True:
-        inner = model.module if isinstance(model, parallel) else getattr(model, "_orig_mod", None)
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
             return model
         model = inner

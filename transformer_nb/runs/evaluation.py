@@ -67,16 +67,25 @@ READING = RLock()  # PyTorch's global random numbers are swapped while a batch i
 def read_batches(
     batches: Iterable,
 ) -> Iterator[object]:
-    "What an iterable gives; whatever it draws comes from a generator with the seed 0."
+    """What an iterable gives; whatever it draws comes from a generator with the seed 0.
+
+    The generator of a `DataLoader` is left as it was.
+    """
     generator, end = torch.Generator().manual_seed(0), object()
-    with READING, random_state_of(generator):
-        iterator = iter(batches)
-    while True:
+    own = getattr(batches, "generator", None)
+    before = own.get_state() if isinstance(own, torch.Generator) else None
+    try:
         with READING, random_state_of(generator):
-            given = next(iterator, end)
-        if given is end:
-            return
-        yield given
+            iterator = iter(batches)
+        while True:
+            with READING, random_state_of(generator):
+                given = next(iterator, end)
+            if given is end:
+                return
+            yield given
+    finally:
+        if before is not None:
+            own.set_state(before)
 
 
 def check_repeatable(
