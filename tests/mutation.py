@@ -371,7 +371,7 @@ runs.arguments
     if config.batch_size % (world_size() * parts): -> if False:  # shares that are not equal
     if low < 0 or high >= vocab_size: -> if False:  # tokens of another vocabulary
     if len(needed) > 1: -> if False:  # an encoder-decoder is called with one text
-    isinstance(model, parallel) -> False  # the configuration of a wrapped model is not found
+    isinstance(model, wrappers) -> False  # the configuration of a wrapped model is not found
 runs.optimizers
     group["initial_lr"] * factor -> self.config.learning_rate * factor  # muon at adamw's rate
     if not needs_loss(scheduler): -> if True:  # a plateau without a loss
