@@ -700,7 +700,7 @@ def own_tests(module: str) -> str:
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {f"convert.{name}": "families" for name in ("gemma", "llama", "mistral", "qwen")} | {"modern.rotary": "families"}
     shared |= {f"cli.{name}": "command_line" for name in ("evaluate", "generate", "options", "output", "parser", "plot", "train")}
-    shared |= {"data.token_ids": "tokenizer_files", "data.pretrained_tokenizer": "tokenizer_files", "data.token_pieces": "token_files", "inference.text_loss": "command_line"}
+    shared |= {"data.token_ids": "tokenizer_files", "data.token_pieces": "token_files", "inference.text_loss": "command_line"}
     shared |= {"modern.parts": "transformer", "inference.cache": "generation", "inference.calls": "generation"}
     shared |= {f"inference.{name}": "generation" for name in ("any_model", "prompts", "sampling")} | {"inference.conversation": "streaming"}
     names = [shared.get(module, module.replace(".", "_")), module.split(".")[0], module.split(".")[-1]]

@@ -39,6 +39,8 @@ from .positional_encoding import (
     sinusoidal_encoding,
 )
 from .convert import from_huggingface, from_torch, to_huggingface
+from .data.pretrained_tokenizer import PretrainedTokenizer
+from .inference.text_loss import text_loss
 from .tokenization import (
     BPETokenizer,
     CharTokenizer,
@@ -91,6 +93,7 @@ __all__ = [
     "PARTS",
     "PairBatches",
     "PairTokenizer",
+    "PretrainedTokenizer",
     "RMSNorm",
     "RotaryPositionalEncoding",
     "SinusoidalPositionalEncoding",
@@ -127,6 +130,7 @@ __all__ = [
     "sinusoidal_encoding",
     "stream",
     "stream_text",
+    "text_loss",
     "to_huggingface",
     "train",
 ]

@@ -29,9 +29,18 @@ class PretrainedTokenizer:
     """The tokenizer of a published model: WordPiece, SentencePiece or another kind of the `tokenizers` library.
 
     Truncation and padding that its file asks for are switched off: all of a text is encoded.
+
+    >>> vocabulary = "[PAD] [UNK] [CLS] [SEP] [MASK] play ##ing".split()
+    >>> import pathlib
+    >>> _ = pathlib.Path("vocab.txt").write_text("\\n".join(vocabulary))
+    >>> PretrainedTokenizer.load("vocab.txt").encode("playing")
+    tensor([2, 5, 6, 3])
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer):
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,  # of any kind; `load` reads one from files
+    ):
         self.tokenizer = tokenizers.Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()

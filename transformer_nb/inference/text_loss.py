@@ -7,6 +7,8 @@ __all__ = ['TextLoss', 'summed_loss', 'text_loss', 'count_bytes', 'bytes_of_firs
 
 # %% ../../nbs/workshop/text_loss.ipynb #29d220e8
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +46,7 @@ class TextLoss:
 
 @torch.no_grad()
 def summed_loss(
-    model: nn.Module,  # from ids (B, T) to logits (B, T, vocab)
+    model: nn.Module | Callable,  # from ids (B, T) to logits (B, T, vocab)
     ids: Integer[Tensor, "seq"],  # of a text
     block_size: int | None = None,  # the most tokens that the model sees; by default that of its configuration
     stride: int | None = None,  # tokens from one window to the next; by default half a window
@@ -66,9 +68,10 @@ def summed_loss(
     last = len(ids) - 1 - length  # where the last window begins
     starts = torch.tensor([*range(0, last, stride), last])
     counted = torch.cat((torch.zeros(1, dtype=torch.long), starts[:-1] + length))  # all targets before were counted
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    is_module = isinstance(model, nn.Module)
+    device = next(model.parameters(), torch.empty(0)).device if is_module else torch.device("cpu")
     total = 0.0
-    with evaluation_mode(model):
+    with evaluation_mode(model) if is_module else nullcontext():
         for start, first in zip(starts.split(batch_size), counted.split(batch_size)):
             windows = ids[start[:, None] + torch.arange(length + 1)].long()  # (B, T + 1)
             logits = model(windows[:, :-1].to(device)).float()
@@ -79,9 +82,9 @@ def summed_loss(
 
 
 def text_loss(
-    model: nn.Module,  # a `LanguageModel`, or any module from ids (B, T) to logits (B, T, vocab)
-    tokenizer: AnyTokenizer,
-    text: str,
+    model: nn.Module | Callable,  # a `LanguageModel`, or anything from ids (B, T) to logits (B, T, vocab)
+    tokenizer: AnyTokenizer,  # that belongs to the model
+    text: str,  # that the model has not seen
     block_size: int | None = None,  # the most tokens that the model sees; by default that of its configuration
     stride: int | None = None,  # tokens from one window to the next; by default half a window
     batch_size: int = 32,  # windows at a time
@@ -89,7 +92,11 @@ def text_loss(
     """Returns loss, perplexity and bits per byte of a model on a text.
 
     Raises ValueError for a text of fewer than 2 tokens, and what `tokenizer.encode` raises.
-    >>> text_loss(model, tokenizer, "to be or not to be").bits_per_byte  # doctest: +SKIP
+
+    >>> tokenizer = CharTokenizer.from_text("to be")
+    >>> uniform = lambda ids: torch.zeros(*ids.shape, tokenizer.vocab_size)  # all 5 characters alike
+    >>> round(text_loss(uniform, tokenizer, "to be", block_size=4).perplexity, 3)
+    5.0
     """
     ids = torch.as_tensor(tokenizer.encode(text))
     nats = summed_loss(model, ids, block_size, stride, batch_size)
