@@ -618,19 +618,40 @@ diagnosis.sequences
 diagnosis.dependencies
     if probe.causal and leaks: -> if False:  # leaks are not looked for
     elif in_training: -> elif False:  # batch norm passes
-diagnosis.learning
+diagnosis.structure
     if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
+    elif 1.8 < factor < 2.2 and -> elif False and  # the input may be added twice
+diagnosis.gradients
+    if silent := silent_parameters(probe): -> if (silent := []):  # a part may be detached
+diagnosis.learning
+    if loss < 0.75 * uniform: -> if False:  # a model may see its targets
 diagnosis.attention
     masks = {name: mask & probe.own_mask for -> masks = {name: mask for  # an attention that is always causal is accused
 diagnosis.attention_weights
-    elif abs(factor * math.sqrt(D_K) - 1) > 0.01: -> elif False:  # any scale will do
-    if leaked > 1e-6: -> if False:  # a finite mask passes
+    elif abs(factor / meant - 1) > 0.01: -> elif False:  # any scale will do
+    if leaked_weight(probe, size=1e3) > 1e-6: -> if False:  # a finite mask passes
 diagnosis.norms_and_positions
     orders = (waves, torch.cat -> orders = (waves,) or (torch.cat  # sines before cosines are accused
 diagnosis.losses
-    (ids + ahead) % 11 -> (ids + ahead + 1) % 11  # the right objective is accused
+    torch.arange(11) - 1 + ahead) % 9 -> torch.arange(11) + ahead) % 9  # the right objective is accused
 diagnosis.battery
-    if kind not in CHECKS: -> if False:  # an unknown kind is not named
+    | dict(order=check_token_order) -> | dict()  # a bag of words passes
+diagnosis.copies
+    p.add_(noise, alpha=0.5 -> p.add_(noise, alpha=0.0  # what begins at zero stays silent
+diagnosis.passes
+    if f.check not in SILENCE or f.check in still] -> if True]  # what begins at zero is accused
+diagnosis.variations
+    scores = scores if bias is None else scores + bias -> pass  # a bias by distance is accused
+diagnosis.decoding
+    if not probe.agree(got, expected[:, -got.shape[1] :], 1e-4): -> if False:  # any cache will do
+diagnosis.padding
+    if not all(probe.agree(other, first, 1e-5) for other in others): -> if False:  # padding is seen
+diagnosis.references
+    if not probe.agree(got, expected, 1e-4): -> if False:  # anything is like the reference
+diagnosis.model_losses
+    yield from faults -> pass  # any loss will do
+diagnosis.calling
+    if kind not in get_args(Kind): -> if False:  # an unknown kind is not named
 """
 
 

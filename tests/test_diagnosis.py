@@ -13,6 +13,11 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from transformer_nb.attention import causal_mask, padding_mask, scaled_dot_product_attention
 from transformer_nb.diagnosis import CHECKS, Diagnosis, diagnose
+from transformer_nb.diagnosis.decoding import check_decoding
+from transformer_nb.diagnosis.model_losses import check_model_loss
+from transformer_nb.diagnosis.report import Remark
+from transformer_nb.diagnosis.sequences import SequenceProbe
+from transformer_nb.inference.cache import KVCache
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.multi_head_attention import MultiHeadAttention
 from transformer_nb.positional_encoding import (
@@ -107,7 +112,7 @@ def unscaled(q, k, v, mask=None):
 
 
 def finite_mask(q, k, v, mask=None):
-    return hide(scores(q, k), mask, -1e9).softmax(-1) @ v
+    return hide(scores(q, k), mask, -1e4).softmax(-1) @ v
 
 
 @pytest.mark.parametrize("obj, kind, check, says", [
@@ -251,9 +256,10 @@ def test_no_right_layer_is_accused(norm_first, dropout):
     assert diagnose(Encoder(small_config(**options)), "layer", causal=False)
 
 
-@pytest.mark.parametrize("preset", ["gpt2", "paper"])
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
-@pytest.mark.parametrize("tie_embeddings", [True, False])
+@pytest.mark.parametrize("preset, positions, tie_embeddings", [
+    ("gpt2", "learned", True), ("gpt2", "sinusoidal", False), ("gpt2", "rotary", False),
+    ("paper", "learned", False), ("paper", "sinusoidal", True), ("paper", "rotary", True),
+])
 def test_no_right_language_model_is_accused(preset, positions, tie_embeddings):
     size = dict(vocab_size=40, block_size=16, n_layers=2, n_heads=2, d_model=32)
     model = LanguageModel(TransformerConfig.preset(preset, positions=positions, tie_embeddings=tie_embeddings, **size))
@@ -447,6 +453,418 @@ def test_a_strange_function_is_seen(fn):
     assert not diagnose(fn, "self_attention")
 
 
+# ---- a sample of what fresh eyes wrote: wrong
+
+
+class Block(nn.Module):
+    "A layer in lines that can be replaced."
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2, self.attention = LayerNorm(16), LayerNorm(16), Plain()
+        self.mlp = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class LosesTheInput(Block):
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return self.mlp(self.norm2(x))
+
+
+class AddsTwice(Block):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class InPlace(Block):
+    def forward(self, x):
+        x += self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class DropoutByHand(Block):
+    def forward(self, x):
+        y = super().forward(x)
+        return y * (torch.rand_like(y) > 0.1) if self.training else y
+
+
+class DropoutOfScores(Plain):
+    def attend(self, q, k, v, mask):
+        return F.dropout(hide(scores(q, k), mask), 0.5, self.training).softmax(-1) @ v
+
+
+class OneHeadForAll(Plain):
+    def attend(self, q, k, v, mask):
+        return super().attend(q[:, :1].expand_as(q), k, v, mask)
+
+
+class TwoZeros(Block):
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Linear(16, 2, bias=False), nn.Linear(2, 16, bias=False)
+        nn.init.zeros_(self.down.weight), nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return super().forward(x) + self.up(self.down(x))
+
+
+class LeaksBehindAClosedGate(Block):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return super().forward(x) + self.gate * x.mean(1, keepdim=True)
+
+
+class PositionsClamped(Model):
+    def embed(self, ids):
+        return self.tokens(ids) + self.places(torch.arange(ids.shape[1]).clamp(max=4))
+
+
+class Squeezed(Model):
+    def forward(self, ids):
+        return super().forward(ids).squeeze()
+
+
+class TableOfTheFirstCall(Model):
+    table = None
+
+    def embed(self, ids):
+        self.table = sinusoidal_encoding(ids.shape[1], 16) if self.table is None else self.table
+        return self.tokens(ids) + self.table[: ids.shape[1]]
+
+
+class FrozenTokens(Model):
+    def __init__(self):
+        super().__init__()
+        self.tokens.weight.requires_grad_(False)
+        self.wide = nn.Linear(16, 64)
+
+    def forward(self, ids):
+        return super().forward(ids) + self.wide(self.embed(ids)).mean(-1, keepdim=True)
+
+
+def divided_by_the_number_of_keys(q, k, v, mask=None):
+    return hide(q @ k.mT / math.sqrt(k.shape[-2]), mask).softmax(-1) @ v
+
+
+def last_keys_left_out(q, k, v, mask=None):
+    kept = k.shape[-2] // 64 * 64 or k.shape[-2]  # whole blocks
+    return hide(scores(q, k[..., :kept, :]), None if mask is None else mask[..., :kept]).softmax(-1) @ v[..., :kept, :]
+
+
+def queries_scaled_in_place(q, k, v, mask=None):
+    q /= math.sqrt(q.shape[-1])
+    return hide(q @ k.mT, mask).softmax(-1) @ v
+
+
+def cross_entropies(logits, targets, mask):
+    return F.cross_entropy(logits.mT, targets, reduction="none") * mask
+
+
+def mean_of_means(*args):
+    return (cross_entropies(*args).sum(1) / args[2].sum(1)).mean()
+
+
+def overflowing(logits, targets, mask):
+    return F.nll_loss(logits[mask].softmax(-1).log(), targets[mask])
+
+
+def summed(model, ids):
+    return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
+
+
+def divided_by_the_variance(x):
+    return (x - x.mean(-1, True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5)
+
+
+def counted_from_the_end(x):
+    return x + sinusoidal_encoding(*x.shape[1:]).flip(0)
+
+
+MORE_MISTAKES = [
+    (LosesTheInput, "layer", "missing"), (AddsTwice, "layer", "added twice"), (InPlace, "layer", "in place"),
+    (DropoutByHand, "layer", "divide by 1 - p"), (DropoutOfScores, "self_attention", "after the softmax"),
+    (OneHeadForAll, "self_attention", "never used"), (TwoZeros, "layer", "only one of the two"),
+    (LeaksBehindAClosedGate, "layer", "comes later"), (PositionsClamped, "language_model", "share one"),
+    (Squeezed, "language_model", "squeeze"), (TableOfTheFirstCall, "language_model", "first call"),
+    (FrozenTokens, "language_model", "frozen"), (divided_by_the_number_of_keys, "attention", "number of keys"),
+    (last_keys_left_out, "attention", "left out"), (queries_scaled_in_place, "attention", "in place"),
+    (mean_of_means, "loss", "mean of the means"), (overflowing, "loss", "log_softmax"),
+    (lambda *args: cross_entropies(*args).mean().item(), "loss", "return the tensor"), (summed, "objective", "take the mean"),
+    (divided_by_the_variance, "layer_norm", "root is missing"), (counted_from_the_end, "positions", "from the end"),
+]
+
+
+@pytest.mark.parametrize("obj, kind, says", MORE_MISTAKES)
+def test_a_mistake_that_changes_no_shape_is_told_with_its_cure(obj, kind, says):
+    diagnosis = diagnose(obj() if isinstance(obj, type) else obj, kind)
+    assert not diagnosis and says in repr(diagnosis)
+
+
+# ---- right, and unusual
+
+
+class SilentHead(Model):
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)
+
+
+class ReZero(Block):
+    def __init__(self):
+        super().__init__()
+        del self.norm1, self.norm2
+        self.gates = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        x = x + self.gates[0] * self.attention(x)
+        return x + self.gates[1] * self.mlp(x)
+
+
+class Switch(Block):
+    "Each position goes to one of four experts."
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.experts = nn.Linear(16, 4), nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x):
+        x = super().forward(x)
+        shares, chosen = self.router(x).softmax(-1).max(-1)
+        y = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            y[chosen == i] = expert(x[chosen == i])
+        return x + shares[..., None] * y
+
+
+class LastOnly(Model):
+    def forward(self, ids):
+        return super().forward(ids)[:, -1:]
+
+
+class ClassesFirst(Model):
+    def forward(self, ids):
+        return super().forward(ids).mT
+
+
+class Noisy(Block):
+    "Stochastic depth and dropout."
+
+    def forward(self, x):
+        kept = torch.bernoulli(torch.full((len(x), 1, 1), 0.8)) / 0.8 if self.training else 1
+        return x + kept * F.dropout(super().forward(x) - x, 0.2, self.training)
+
+
+def with_a_null_key(q, k, v, mask=None):
+    return F.pad(hide(scores(q, k), mask), (1, 0)).softmax(-1)[..., 1:] @ v
+
+
+def by_distance(q, k, v, mask=None):
+    bias = -0.3 * (torch.arange(q.shape[-2])[:, None] - torch.arange(k.shape[-2])).abs()
+    return hide(scores(q, k) + bias, mask).softmax(-1) @ v
+
+
+def capped(q, k, v, mask=None):
+    return hide(5 * (scores(q, k) / 5).tanh(), mask).softmax(-1) @ v
+
+
+def windowed(q, k, v, mask=None):
+    window = causal_mask(q.shape[-2], k.shape[-2]) & ~causal_mask(q.shape[-2], k.shape[-2]).tril(k.shape[-2] - q.shape[-2] - 3)
+    return hide(scores(q, k), window if mask is None else window & mask).softmax(-1) @ v
+
+
+def fewer_queries_alone(q, k, v, mask=None):
+    assert q.shape[-2] < k.shape[-2]
+    return always_causal(q, k, v, mask)
+
+
+def large_negative_number(q, k, v, mask=None):
+    return hide(scores(q, k), mask, -1e9).softmax(-1) @ v
+
+
+def causal_from_the_first(q, k, v, mask=None):
+    past = causal_mask(k.shape[-2])[: q.shape[-2]]
+    return hide(scores(q, k), past if mask is None else past & mask).softmax(-1) @ v
+
+
+def with_z_loss(logits, targets, mask):
+    return F.cross_entropy(logits[mask], targets[mask]) + 1e-2 * logits[mask].logsumexp(-1).square().mean()
+
+
+def smoothed(model, ids):
+    return F.cross_entropy(model(ids)[:, :-1].mT, ids[:, 1:], label_smoothing=0.1)
+
+
+def trained_norm():
+    norm = nn.LayerNorm(16)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    return norm
+
+
+UNUSUAL = [  # with the remark, if there is one
+    (SilentHead, "language_model", "silent at initialization"), (ReZero, "layer", "silent at initialization"), (Switch, "layer", ""),
+    (LastOnly, "language_model", ""), (ClassesFirst, "language_model", ""), (Noisy, "layer", ""),
+    (with_a_null_key, "attention", "attend to nothing"), (by_distance, "attention", "bias by distance"), (capped, "attention", "capped at 5"),
+    (windowed, "attention", "on its own"), (fewer_queries_alone, "attention", "on its own"), (large_negative_number, "attention", "minus infinity"),
+    (causal_from_the_first, "attention", "the last"), (with_z_loss, "loss", "does not depend on the targets"),
+    (smoothed, "objective", "label smoothing of 0.1"), (trained_norm, "layer_norm", ""), (functools.partial(nn.RMSNorm, 16), "layer_norm", "RMS norm"),
+    (lambda: LearnedPositionalEncoding(32, 16), "positions", ""),
+]
+
+
+@pytest.mark.parametrize("build, kind, remark", UNUSUAL)
+def test_what_is_unusual_and_right_is_at_most_remarked_on(build, kind, remark):
+    builds = isinstance(build, (type, functools.partial)) or build in (trained_norm, UNUSUAL[-1][0])
+    diagnosis = diagnose(build() if builds else build, kind)
+    assert diagnosis, diagnosis
+    assert remark in repr(diagnosis) and bool(diagnosis.remarks) >= bool(remark)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_not_accused(dtype):
+    model = LanguageModel(small_config()).to(dtype)
+    assert diagnose(model, "language_model"), diagnose(model, "language_model")
+    assert next(model.parameters()).dtype == dtype
+    assert diagnose(MultiHeadAttention(16, 2).to(dtype), "self_attention", causal=False)
+
+
+# ---- what is handed over beside the object
+
+
+def caches_of(model):
+    return [KVCache(64) for _ in model.stack.layers]
+
+
+def decoding_functions(model):
+    "A right decoding function in each form, and wrong ones."
+    kept = caches_of(model)
+
+    def with_cache(ids, caches=None):
+        caches = caches or caches_of(model)
+        return torch.cat([model(ids[:, t : t + 1], cache=caches) for t in range(ids.shape[1])], dim=1)
+
+    def step(ids, caches):
+        caches = caches or caches_of(model)
+        return model(ids, cache=caches), caches
+
+    def greedy(ids, n):
+        for _ in range(n):
+            ids = torch.cat((ids, with_cache(ids)[:, -1:].argmax(-1)), dim=1)
+        return ids
+
+    right = [with_cache, lambda model, ids: with_cache(ids), step, greedy, lambda ids: with_cache(ids)[:, -1]]
+    return right, {
+        "not used": lambda ids: torch.cat([model(ids[:, t : t + 1]) for t in range(ids.shape[1])], dim=1),
+        "stops": lambda ids: with_cache(ids, kept),
+        "position before": lambda ids: with_cache(ids).roll(1, 1),
+        "last token is left out": lambda ids: with_cache(ids)[:, -2],
+        "already the first step": lambda ids: with_cache(torch.zeros_like(ids)),
+        "not the likeliest": lambda ids, n: torch.cat((ids, ids[:, -1:].expand(-1, n)), dim=1),
+    }
+
+
+def test_decoding_is_compared_with_the_whole():
+    model = LanguageModel(small_config()).eval()
+    right, wrong = decoding_functions(model)
+    for decode in right:
+        assert diagnose(model, "language_model", decode=decode), diagnose(model, "language_model", decode=decode)
+    probe = SequenceProbe(model, "language_model", causal=True)
+    for says, decode in wrong.items():
+        found = list(check_decoding(probe, decode))
+        assert found and says in found[0], (says, found)
+
+
+def loss_of_logits(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+@pytest.mark.parametrize("loss, says", [
+    (loss_of_logits, ""),
+    (lambda model, ids: loss_of_logits(model(ids)[:, :-1], ids[:, 1:]), ""),
+    (lambda model, ids, targets: loss_of_logits(model(ids), targets), ""),
+    (lambda logits, targets: F.cross_entropy(logits.mT, targets, ignore_index=0), ""),
+    (lambda logits, targets: loss_of_logits(logits[:, :-1], targets[:, 1:]), "shift once"),
+    (lambda logits, targets: loss_of_logits(logits.softmax(-1), targets), "taken twice"),
+    (lambda logits, targets: loss_of_logits(logits, targets.clamp(min=0)), "padding"),
+    (lambda model, ids: loss_of_logits(model(ids), ids), "not shifted"),
+    (lambda model, ids, targets: loss_of_logits(model(ids)[:, :-1], targets[:, 1:]), "cross-entropy"),
+])
+def test_the_loss_of_a_model_is_compared_with_the_cross_entropy(loss, says):
+    probe = SequenceProbe(Model(), "language_model", causal=True)
+    faults = [text for text in check_model_loss(probe, loss) if not isinstance(text, Remark)]
+    assert says in " ".join(faults) and bool(faults) == bool(says), faults
+
+
+def test_padding_changes_nothing():
+    attention = MultiHeadAttention(16, 4)
+    diagnose_padding = functools.partial(diagnose, attention, "self_attention", False)
+    assert diagnose_padding(lengths=lambda x, n: attention(x, mask=padding_mask(n, x.shape[1])))
+    assert diagnose_padding(lengths=lambda model, x, mask: model(x, mask=mask[:, None]))
+    assert "what stands in the padding" in repr(diagnose_padding(lengths=lambda x, n: attention(x)))
+    assert "stops" in repr(diagnose_padding(lengths=lambda x, n: attention(x, mask=n)))
+    model = LanguageModel(small_config())  # whose positions count the padding on the left
+    assert diagnose(model, "language_model", lengths=lambda ids, n: model(ids))
+    assert "on the left" in repr(diagnose(model, "language_model", lengths=lambda ids, mask: model(ids)))
+
+
+def grouped(attention, interleave):
+    "Two heads of keys and values for four of queries."
+
+    def forward(x):
+        q, k, v = attention.qkv(x).split((16, 8, 8), -1)
+        q, k, v = (y.unflatten(-1, (-1, 4)).transpose(1, 2) for y in (q, k, v))
+        k, v = (y.repeat_interleave(2, 1) if interleave else y.repeat(1, 2, 1, 1) for y in (k, v))
+        return attention.out(always_causal(q, k, v).transpose(1, 2).flatten(2))
+
+    return forward
+
+
+def test_a_layer_is_compared_with_a_reference():
+    ours, theirs = MultiHeadAttention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    for name, value in theirs.named_parameters():
+        nn.init.normal_(value, std=0.3)
+    state = {**theirs.state_dict()}
+    ours.load_state_dict(state)
+    causally = functools.partial(ours, is_causal=True)
+    assert diagnose(causally, "self_attention", like=theirs) and diagnose(ours, "self_attention", False, like=theirs)
+    assert diagnose(causally, "self_attention", like=ours)
+    ours.out_proj.bias.data.zero_()
+    assert "bias is missing" in repr(diagnose(causally, "self_attention", like=theirs))
+    attention = Plain()
+    attention.qkv = nn.Linear(16, 32)
+    right, wrong = grouped(attention, True), grouped(attention, False)
+    assert diagnose(right, "self_attention", like=grouped(attention, True))
+    assert "differs from the reference" in repr(diagnose(wrong, "self_attention", like=right))
+    assert diagnose(einsum, "attention", like=F.scaled_dot_product_attention)
+    assert "differs" in repr(diagnose(unscaled, "attention", like=einsum))
+
+
+def test_arguments_that_do_not_fit_are_refused_in_one_line(shapes_unchecked):
+    with pytest.raises(ValueError, match="got 'languagemodel'; did you mean 'language_model'"):
+        diagnose(Model(), "languagemodel")
+    with pytest.raises(ValueError, match="decode= is for the kinds language_model, got kind 'layer'"):
+        diagnose(Block(), "layer", decode=lambda ids: ids)
+    with pytest.raises(TypeError, match="lengths= takes a function, .* got list"):
+        diagnose(Block(), "layer", lengths=[3, 2])
+    with pytest.raises(ValueError, match="meta device"):
+        diagnose(Model().to("meta"), "language_model")
+
+
+def test_the_model_behind_a_function_is_left_as_it_was():
+    model = LanguageModel(small_config(dropout=0.1)).train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    diagnose(lambda ids: model(ids), "language_model", decode=lambda ids: model(ids), loss=lambda model, ids: model(ids).mean())
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert model.training and torch.get_rng_state().equal(state)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
 # ---- manners
 
 
@@ -468,7 +886,7 @@ def test_a_finding_is_a_sentence_and_the_name_of_a_check():
     assert isinstance(diagnosis, Diagnosis) and not diagnosis
     for finding in diagnosis.findings:
         assert finding.check in diagnosis.checks and finding.text in repr(diagnosis) and "\n" not in finding.text
-    assert "nothing wrong in 9 checks" in repr(diagnose(einsum, "attention"))
+    assert "nothing wrong in 11 checks" in repr(diagnose(einsum, "attention"))
 
 
 @pytest.mark.parametrize("kind", CHECKS)

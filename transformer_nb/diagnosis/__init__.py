@@ -2,17 +2,28 @@
 
     report                 what `diagnose` returns
     probes                 calling other people's code, and leaving it as it was
-    sequences              layers and models: shapes, finite numbers, padding and order
+    copies                 copies of functions and their modules, with other weights
+    sequences              layers and models: shapes, finite numbers, the same answer twice
     dependencies           which outputs depend on which inputs
-    learning               gradients, registered parameters, one batch overfitted
+    gradients              gradients, registered and tied parameters
+    learning               first logits, one batch overfitted
+    structure              heads, residual connections
     attention              attention functions: their inputs, shape and gradient
     attention_weights      attention functions: weights, scale and mask
+    variations             attention that is unusual on purpose
     norms_and_positions    layer norms and positional encodings
     losses                 losses and training objectives
-    battery                the checks of each kind, and `diagnose`
+    decoding               cached decoding against the whole
+    padding                lengths and padding masks
+    references             against a reference with the same weights
+    model_losses           the loss that a language model is trained with
+    battery                the checks of each kind
+    passes                 the checks run twice, the second time with other weights
+    calling                `diagnose`
 """
 
-from .battery import CHECKS, diagnose
+from .battery import CHECKS
+from .calling import diagnose
 from .report import Diagnosis, Finding
 
 __all__ = ["CHECKS", "Diagnosis", "Finding", "diagnose"]

@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'D_K', 'random_inputs', 'AttentionProbe', 'masks_to_try', 'check_attention_shape',
-           'check_attention_deterministic', 'check_attention_independence', 'check_attention_gradients',
-           'check_attention_reference']
+           'check_attention_input_kept', 'check_attention_deterministic', 'check_attention_independence',
+           'check_attention_gradients', 'check_attention_reference', 'check_other_lengths']
 
 # %% ../../nbs/workshop/diagnosis_attention.ipynb #3d535d20
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from ..attention import causal_mask, padding_mask, scaled_dot_product_attention
 from .probes import in_mode, is_close, main_output
+from .report import Remark
 
 # %% ../../nbs/workshop/diagnosis_attention.ipynb #7cfce870
 LENGTH = 8  # positions of queries, keys and values, where nothing else is said
-D_K = 8  # features of a query or a key
+D_K = 16  # features of a query or a key
 
 
 def random_inputs(
@@ -27,10 +29,11 @@ def random_inputs(
     kv_length: int = LENGTH,  # of keys and values
     d_v: int = D_K,  # features of a value
     seed: int = 0,
+    d_k: int = D_K,
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Random queries, keys and values."
     generator = torch.Generator().manual_seed(seed)
-    shapes = (length, D_K), (kv_length, D_K), (kv_length, d_v)
+    shapes = (length, d_k), (kv_length, d_k), (kv_length, d_v)
     return tuple(torch.randn(*leading, *shape, generator=generator) for shape in shapes)
 
 
@@ -43,70 +46,104 @@ class AttentionProbe:
         kind: str,  # "attention"
         causal: bool,  # whether it may apply a causal mask without being told
     ):
-        self.fn, self.kind = fn, kind
-        self.leading = self.accepted_leading_axes()
-        self.q, self.k, self.v = random_inputs(self.leading)
-        self.own_mask = causal_mask(LENGTH) if causal and self.is_always_causal() else None
+        self.fn, self.kind, self.causal = fn, kind, causal
+        self.leading, self.length, self.kv_length, self.d_k = self.accepted_sizes()
+        self.q, self.k, self.v = self.inputs()
+        self.own_mask = self.find_own_mask()
 
-    def accepted_leading_axes(self) -> tuple[int, ...]:
-        "The axes before (position, feature): batch and head, one of them, or none."
-        for leading in ((2, 2), (2,)):
+    def inputs(
+        self,
+        length: int | None = None,  # by default, the sizes that the function accepted
+        kv_length: int | None = None,
+        d_v: int | None = None,
+        seed: int = 0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        "Random queries, keys and values of the sizes that the function accepts."
+        sizes = length or self.length, kv_length or self.kv_length, d_v or self.d_k
+        return random_inputs(self.leading, *sizes, seed=seed, d_k=self.d_k)
+
+    def accepted_sizes(self) -> tuple[tuple[int, ...], int, int, int]:
+        "The axes before (position, feature), the numbers of queries and keys, and features."
+        leadings, lengths = ((2, 3), (2, 2), (2,), ()), ((LENGTH, LENGTH), (5, LENGTH))
+        failure = None
+        for d_k, (length, kv_length), leading in product((D_K, 8, 32, 64), lengths, leadings):
             try:
-                self(*random_inputs(leading))
-                return leading
-            except Exception:
-                continue
-        return ()
+                self(*random_inputs(leading, length, kv_length, d_k, d_k=d_k))
+                return leading, length, kv_length, d_k
+            except Exception as error:
+                failure = failure or error
+        raise failure
 
-    def is_always_causal(self) -> bool:
-        "Whether it gives the causal output when no mask is handed in."
-        output = self(self.q, self.k, self.v)
-        free, causal = (
-            scaled_dot_product_attention(self.q, self.k, self.v, mask)[0]
-            for mask in (None, causal_mask(LENGTH))
-        )
-        return is_close(output, causal) and not is_close(output, free)
+    def find_own_mask(self) -> Tensor | None:
+        """The mask that the function applies without being told; None if it applies none.
+
+        It must be a causal one, or part of it, if the function may be causal, or symmetric.
+        Each query sees its own position, the last queries those of the last keys.
+        """
+        weights = [self.weights(seed=seed) for seed in (0, 1)]
+        if not all(w.isfinite().all() for w in weights):
+            return None
+        seen = [(w.abs() > 0).flatten(0, -3).any(0) for w in weights]
+        same = all((w.abs() > 0).eq(seen[0]).all() for w in weights)
+        past = causal_mask(self.length, self.kv_length)
+        diagonal = past & ~past.tril(self.kv_length - self.length - 1)
+        is_past = self.causal and not (seen[0] & ~past).any()
+        is_local = self.length == self.kv_length and seen[0].equal(seen[0].T)
+        if not same or seen[0].all() or (diagonal & ~seen[0]).any() or not (is_past or is_local):
+            return None
+        return seen[0]
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, seed: int = 0
     ) -> Tensor:
         "The output for some inputs, without a gradient."
+        given = [q.clone(), k.clone(), v.clone()] + ([] if mask is None else [mask.clone()])
         with in_mode(self.fn, seed=seed), torch.no_grad():
-            output = self.fn(q, k, v) if mask is None else self.fn(q, k, v, mask)
-        return main_output(output).float()
+            return main_output(self.fn(*given)).float()
+
+    def unit_vectors(self) -> Tensor:
+        "Values with which the output is the attention weights."
+        return torch.eye(self.kv_length).expand(*self.leading, -1, -1)
 
     def weights(
         self,
         mask: Tensor | None = None,
-        query_scale: float = 1.0,  # a factor of the queries
+        query_scale: float | Tensor = 1.0,  # a factor of the queries
+        seed: int = 0,  # of queries and keys
     ) -> Tensor:
         "The attention weights: the output for values that are the unit vectors."
-        unit_vectors = torch.eye(LENGTH).expand(*self.leading, LENGTH, LENGTH)
-        return self(self.q * query_scale, self.k, unit_vectors, mask)
+        q, k, _ = self.inputs(seed=seed)
+        return self(q * query_scale, k, self.unit_vectors(), mask)
+
+    def definition(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        "What the output should be."
+        return scaled_dot_product_attention(q, k, v, mask)[0]
 
 
 def masks_to_try(
     probe: AttentionProbe,
 ) -> dict[str, Tensor]:
     "Masks by name, True where attending is allowed; each leaves something to every query."
-    causal = causal_mask(LENGTH)
-    random = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(5)) < 0.5
-    masks = {"causal": causal, "random": random | causal.T & causal}
+    length, kv_length = probe.length, probe.kv_length
+    causal = causal_mask(length, kv_length)
+    random = torch.rand(length, kv_length, generator=torch.Generator().manual_seed(5)) < 0.5
+    masks = {"causal": causal, "random": random | causal & ~causal.tril(kv_length - length - 1)}
     if probe.leading:
-        padding = padding_mask(torch.tensor([5, 3]), LENGTH).expand(-1, LENGTH, -1)
+        padding = padding_mask(torch.tensor([5, 3]), kv_length).expand(-1, length, -1)
         padding = padding[:, None] if len(probe.leading) == 2 else padding
-        masks["padding"] = padding.expand(*probe.leading, LENGTH, LENGTH)
+        masks["padding"] = padding.expand(*probe.leading, length, kv_length)
     if probe.own_mask is not None:
         masks = {name: mask & probe.own_mask for name, mask in masks.items()}
-    return masks
+    return {name: mask for name, mask in masks.items() if mask.any(-1).all()}
 
 # %% ../../nbs/workshop/diagnosis_attention.ipynb #b7a58314
 def check_attention_shape(probe: AttentionProbe) -> Iterator[str]:
     "The output has the number of the queries and the width of the values."
-    sizes = [(LENGTH, LENGTH, D_K)] + ([(5, 7, 6)] if probe.own_mask is None else [])
+    sizes = [(probe.length, probe.kv_length, probe.d_k)]
+    sizes += [(5, 7, 6)] if probe.own_mask is None else []
     for length, kv_length, d_v in sizes:
         try:
-            got = tuple(probe(*random_inputs(probe.leading, length, kv_length, d_v)).shape)
+            got = tuple(probe(*probe.inputs(length, kv_length, d_v)).shape)
         except Exception as error:
             yield (
                 f"it stops on {length} queries, {kv_length} keys and values of {d_v} features: "
@@ -123,6 +160,22 @@ def check_attention_shape(probe: AttentionProbe) -> Iterator[str]:
             return
 
 
+def check_attention_input_kept(probe: AttentionProbe) -> Iterator[str]:
+    "Queries, keys, values and mask are the same after the call."
+    masks = list(masks_to_try(probe).values())[:1]
+    for mask in ([], masks) if masks else ([],):
+        given = [x.clone() for x in (probe.q, probe.k, probe.v, *mask)]
+        kept = [x.clone() for x in given]
+        try:
+            with in_mode(probe.fn), torch.no_grad():
+                probe.fn(*given)
+        except Exception:  # `check_attention_mask` reports it
+            return
+        if not all(a.equal(b) for a, b in zip(given, kept)):
+            yield "it changes its inputs in place, which are the caller's: q = q * s, not q *= s"
+            return
+
+
 def check_attention_deterministic(probe: AttentionProbe) -> Iterator[str]:
     "In evaluation mode, the same input gives the same output with any seed."
     first, second = (probe(probe.q, probe.k, probe.v, seed=seed) for seed in (1, 0))
@@ -133,7 +186,7 @@ def check_attention_deterministic(probe: AttentionProbe) -> Iterator[str]:
 def check_attention_independence(probe: AttentionProbe) -> Iterator[str]:
     "No sequence, head or query affects another, and the order of the keys does not matter."
     before = probe(probe.q, probe.k, probe.v)
-    others = random_inputs(probe.leading, seed=6)
+    others = probe.inputs(seed=6)
     axes = ((0, "sequence" if len(probe.leading) == 2 else "head"), (1, "head"))
     for axis, name in axes[: len(probe.leading)]:
         kept = (slice(None),) * axis + (0,)
@@ -143,7 +196,7 @@ def check_attention_independence(probe: AttentionProbe) -> Iterator[str]:
         if not is_close(probe(*changed)[kept], before[kept], 1e-5):
             yield f"one {name} changes the output of another"
             return
-    if probe.own_mask is None:
+    if probe.own_mask is None and not hasattr(probe, "variation"):
         q, k, v = (x.flip(-2) for x in (probe.q, probe.k, probe.v))
         if not is_close(probe(probe.q, k, v), before):
             yield "another order of the same keys and values changes the output"
@@ -173,12 +226,12 @@ def check_attention_gradients(probe: AttentionProbe) -> Iterator[str]:
 
 
 def check_attention_reference(probe: AttentionProbe) -> Iterator[str]:
-    """The output is that of the definition, with every mask that it accepts.
+    """The output is that of the definition, with every mask that it accepts, and for many keys.
 
     Source: Vaswani et al. (2017), section 3.2.1, equation 1.
     """
     for name, mask in {"no": probe.own_mask, **masks_to_try(probe)}.items():
-        expected = scaled_dot_product_attention(probe.q, probe.k, probe.v, mask)[0]
+        expected = probe.definition(probe.q, probe.k, probe.v, mask)
         try:
             got = probe(probe.q, probe.k, probe.v, None if name == "no" else mask)
         except Exception:  # `check_attention_mask` reports it
@@ -189,3 +242,39 @@ def check_attention_reference(probe: AttentionProbe) -> Iterator[str]:
                 "softmax(q k^T / sqrt(d_k)) v"
             )
             return
+    is_causal = probe.own_mask is not None and probe.own_mask.equal(
+        causal_mask(probe.length, probe.kv_length)
+    )
+    if is_causal or (probe.own_mask is None and not hasattr(probe, "variation")):
+        yield from check_other_lengths(probe, is_causal)
+
+
+def check_other_lengths(
+    probe: AttentionProbe,
+    is_causal: bool,  # whether it applies a causal mask without being told
+) -> Iterator[str]:
+    "The output is that of the definition for other numbers of queries and keys."
+    for length, kv_length in ((5, 7), (1, LENGTH), (130, 130), (37, 200)):
+        q, k, v = probe.inputs(length, kv_length)
+        try:
+            got = probe(q, k, v)
+        except Exception:  # it takes some lengths alone, `check_attention_shape` looks at others
+            continue
+        last, first = causal_mask(length, kv_length), causal_mask(kv_length)[:length]
+        expected = [
+            probe.definition(q, k, v, mask) for mask in ((last, first) if is_causal else (None,))
+        ]
+        if is_close(got, expected[0]):
+            continue
+        if len(expected) > 1 and is_close(got, expected[1]):
+            yield Remark(
+                f"for {length} queries and {kv_length} keys, it takes the queries for the first "
+                "positions; behind a cache they are the last"
+            )
+            return
+        yield (
+            f"for {length} queries and {kv_length} keys the output is off by "
+            f"{(got - expected[0]).abs().max():.2g} from softmax(q k^T / sqrt(d_k)) v: "
+            "is a part of the keys left out, or a number of positions built in?"
+        )
+        return

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['sums_to_one', 'describe_wrong_sums', 'check_weight_rows', 'centered_rows', 'best_factor', 'describe_wrong_scale',
-           'check_score_scale', 'describe_attended', 'describe_wrong_mask', 'check_attention_mask',
-           'check_extreme_scores']
+           'check_score_scale', 'describe_other_scores', 'describe_attended', 'describe_wrong_mask',
+           'check_attention_mask', 'leaked_weight', 'check_extreme_scores']
 
 # %% ../../nbs/workshop/diagnosis_attention_weights.ipynb #a82be7a6
 import math
@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..attention import scaled_dot_product_attention
-from .attention import D_K, LENGTH, AttentionProbe, masks_to_try
+from .attention import D_K, AttentionProbe, masks_to_try
 from .probes import is_close
+from .report import Remark
 
 # %% ../../nbs/workshop/diagnosis_attention_weights.ipynb #f3a1a8d6
 def sums_to_one(
@@ -43,14 +43,14 @@ def describe_wrong_sums(
             return f": they sum to 1 over {name}"
     if sums_to_one(weights.flatten(-2), -1):
         return ": they sum to 1 over the whole matrix"
-    if sums_to_one(weights * math.sqrt(D_K), -1):
+    if is_close(weights.sum(-1), weights.sum(-1).mean().expand_as(weights[..., 0])):
         return ": divided by sqrt(d_k) after the softmax, not before it"
     return ""
 
 
 def check_weight_rows(probe: AttentionProbe) -> Iterator[str]:
     "The weights of each query are not negative and sum to 1."
-    weights = probe.weights(probe.own_mask)
+    weights = probe.weights()
     sums = weights.sum(-1)
     if not weights.isfinite().all():
         yield "the weights are nan or infinite"
@@ -59,7 +59,7 @@ def check_weight_rows(probe: AttentionProbe) -> Iterator[str]:
             f"there are negative weights, down to {weights.min():.2g}: no softmax, or a mask added "
             "after it"
         )
-    elif not sums_to_one(weights, -1):
+    elif not sums_to_one(weights, -1) and not hasattr(probe, "variation"):
         yield (
             f"the weights of a query sum to {sums.min():.2f} up to {sums.max():.2f} instead of 1"
             f"{describe_wrong_sums(weights)}"
@@ -85,17 +85,20 @@ def best_factor(
 
 def describe_wrong_scale(
     factor: float,  # of the products q.k
+    probe: AttentionProbe,
 ) -> str:
-    "The mistake that leads to a factor."
+    "The mistake that leads to a factor, and its cure."
+    d_k = probe.d_k
     known = {
         1.0: "they are not divided at all",
-        1 / D_K: "divided by d_k, not by its root",
-        math.sqrt(D_K): "multiplied by the root of d_k",
+        1 / d_k: "divided by d_k, or by its root twice",
+        math.sqrt(d_k): "multiplied by the root of d_k",
+        1 / math.sqrt(probe.kv_length): "divided by the root of the number of keys",
     }
     for value, mistake in known.items():
         if abs(factor / value - 1) < 0.01:
-            return mistake
-    return f"as if d_k were {1 / factor**2:.3g}"
+            return f"{mistake}; divide by sqrt(d_k)"
+    return f"as if d_k were {1 / factor**2:.3g}; divide by sqrt(d_k)"
 
 
 def check_score_scale(probe: AttentionProbe) -> Iterator[str]:
@@ -103,24 +106,41 @@ def check_score_scale(probe: AttentionProbe) -> Iterator[str]:
 
     Source: Vaswani et al. (2017), section 3.2.1, equation 1.
     """
-    weights = probe.weights(probe.own_mask).double()
-    everything = torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    weights = probe.weights().double()
+    everything = torch.ones(probe.length, probe.kv_length, dtype=torch.bool)
     allowed = (everything if probe.own_mask is None else probe.own_mask).expand_as(weights)
     if not (weights[allowed] > 0).all() or not sums_to_one(weights, -1):
         return  # `check_weight_rows` reports it
+    if hasattr(probe, "variation"):
+        return
     scores = centered_rows(weights.clamp_min(1e-38).log(), allowed)
     products = centered_rows((probe.q @ probe.k.mT).double(), allowed)
-    factor = best_factor(scores, products)
+    factor, meant = best_factor(scores, products), 1 / math.sqrt(probe.d_k)
     if not is_close(scores, factor * products, 1e-2):
-        exchanged = centered_rows((probe.k @ probe.q.mT).double(), allowed)
-        are_exchanged = is_close(scores, best_factor(scores, exchanged) * exchanged, 1e-2)
-        reason = ": queries and keys have changed places" if are_exchanged else ""
-        yield f"the scores are not the products q.k{reason}"
-    elif abs(factor * math.sqrt(D_K) - 1) > 0.01:
+        yield f"the scores are not the products q.k{describe_other_scores(probe, scores, allowed)}"
+    elif abs(factor / meant - 1) > 0.01:
         yield (
-            f"the scores are {factor:.3g} q.k where 1 / sqrt(d_k) = {1 / math.sqrt(D_K):.3g} is "
-            f"meant: {describe_wrong_scale(factor)}"
+            f"the scores are {factor:.3g} q.k where 1 / sqrt(d_k) = {meant:.3g} is meant: "
+            f"{describe_wrong_scale(factor, probe)}"
         )
+
+
+def describe_other_scores(
+    probe: AttentionProbe,
+    scores: Float[Tensor, "..."],  # centered, of the allowed pairs
+    allowed: Bool[Tensor, "..."],
+) -> str:
+    "What scores are that are not the products; empty if that is not known."
+    if probe.length != probe.kv_length:
+        return ""
+    exchanged = centered_rows((probe.k @ probe.q.mT).double(), allowed)
+    if is_close(scores, best_factor(scores, exchanged) * exchanged, 1e-2):
+        return ": queries and keys have changed places"
+    once = (probe.q @ probe.k.mT / math.sqrt(probe.d_k)).masked_fill(~allowed, -math.inf)
+    twice = centered_rows(once.softmax(-1).double(), allowed)
+    if is_close(scores, best_factor(scores, twice) * twice, 1e-2):
+        return ": the softmax is taken twice"
+    return ""
 
 # %% ../../nbs/workshop/diagnosis_attention_weights.ipynb #0275bf3c
 def describe_attended(
@@ -130,12 +150,13 @@ def describe_attended(
 ) -> str:
     "How the weights look as a whole, if forbidden keys are among them; empty if nothing is known."
     allowed = mask.expand_as(weights)
-    if is_close(weights, probe.weights(probe.own_mask)):
+    if is_close(weights, probe.weights()):
         return ", as if there were no mask"
     if mask.dim() > 2 and is_close(weights, probe.weights(mask[:1].expand_as(mask))):
         return ", as if the mask of the first sequence held for all"
-    unit_vectors = torch.eye(LENGTH).expand_as(weights)
-    if is_close(weights, scaled_dot_product_attention(probe.q, probe.k, unit_vectors, mask.mT)[0]):
+    if probe.length == probe.kv_length and is_close(
+        weights, probe.definition(probe.q, probe.k, probe.unit_vectors(), mask.mT)
+    ):
         return ", as if the mask were transposed: rows are queries, columns are keys"
     most = weights.masked_fill(allowed, -1).amax(-1)
     least = weights.masked_fill(allowed, 2).amin(-1)
@@ -163,7 +184,7 @@ def describe_wrong_mask(
     if forbidden.max() > 1e-6:
         pattern = describe_attended(probe, mask, weights)
         return f", forbidden keys get a weight of {forbidden.max():.2g}{pattern}"
-    if not sums_to_one(weights, -1):
+    if not sums_to_one(weights, -1) and not hasattr(probe, "variation"):
         return (
             f" the weights sum to {sums.min():.2f} up to {sums.max():.2f} instead of 1: is the "
             "mask applied after the softmax?"
@@ -187,24 +208,38 @@ def check_attention_mask(probe: AttentionProbe) -> Iterator[str]:
             return
 
 
+def leaked_weight(
+    probe: AttentionProbe,
+    size: float,  # of queries and keys
+) -> float:
+    "The largest weight of a forbidden key whose score is far above those of the allowed."
+    q, k = torch.ones_like(probe.q) * size, torch.ones_like(probe.k) * size
+    k[..., :4, :] *= -1  # allowed keys have scores far below those of the forbidden ones
+    mask = (torch.arange(probe.kv_length) < 4).expand(probe.length, -1)
+    mask = mask if probe.own_mask is None else mask & probe.own_mask
+    rows = mask.any(-1)
+    try:
+        return probe(q, k, probe.unit_vectors(), mask)[..., rows, 4:].max().item()
+    except Exception:  # `check_attention_mask` reports it
+        return 0.0
+
+
 def check_extreme_scores(probe: AttentionProbe) -> Iterator[str]:
     "Large scores neither overflow nor get past the mask."
-    if not probe.weights(probe.own_mask, query_scale=1e4).isfinite().all():
+    rows = torch.logspace(0, 4, probe.length)[:, None]
+    weights = [probe.weights(query_scale=scale) for scale in (1e4, rows)]
+    if not all(w.isfinite().all() for w in weights):
         yield (
             "scores of some thousands give nan: subtract the largest of each row before the "
             "exponential, or use softmax"
         )
-    q, k = torch.ones_like(probe.q) * 1e6, torch.ones_like(probe.k) * 1e6
-    k[..., :4, :] *= -1  # allowed keys have scores far below those of the forbidden ones
-    mask = (torch.arange(LENGTH) < 4).expand(LENGTH, LENGTH)
-    mask = mask if probe.own_mask is None else mask & probe.own_mask
-    unit_vectors = torch.eye(LENGTH).expand(*probe.leading, LENGTH, LENGTH)
-    try:
-        leaked = probe(q, k, unit_vectors, mask)[..., 4:].max()
-    except Exception:  # `check_attention_mask` reports it
-        return
-    if leaked > 1e-6:
+    if leaked_weight(probe, size=1e3) > 1e-6:
         yield (
             "forbidden keys come through when scores are large: the mask writes a finite number "
             "into the scores; write minus infinity"
+        )
+    elif leaked_weight(probe, size=1e6) > 1e-6:
+        yield Remark(
+            "the mask writes a large finite number into the scores; minus infinity holds for every "
+            "score, and in half precision"
         )
