@@ -640,6 +640,8 @@ diagnosis.copies
     p.add_(noise, alpha=0.5 -> p.add_(noise, alpha=0.0  # what begins at zero stays silent
 diagnosis.passes
     if f.check not in SILENCE or f.check in still] -> if True]  # what begins at zero is accused
+diagnosis.scores
+    if turns(q) != turns(k): -> if False:  # queries may be rotated alone
 diagnosis.variations
     scores = scores if bias is None else scores + bias -> pass  # a bias by distance is accused
 diagnosis.decoding

@@ -8,6 +8,7 @@
     gradients              gradients, registered and tied parameters
     learning               first logits, one batch overfitted
     structure              heads, residual connections
+    scores                 queries and keys inside somebody's model
     attention              attention functions: their inputs, shape and gradient
     attention_weights      attention functions: weights, scale and mask
     variations             attention that is unusual on purpose

@@ -183,7 +183,7 @@ def check_loss_gradient(probe: LossProbe) -> Iterator[str]:
     if abs(slope - (ahead - behind) / 2) > 0.02 * abs(ahead - behind) + 1e-5:
         yield "the gradient is not that of the loss: a part of it is detached"
 
-# %% ../../nbs/workshop/diagnosis_losses.ipynb #eb6bb46b
+# %% ../../nbs/workshop/diagnosis_losses.ipynb #5971dbb3
 class Oracle(nn.Module):
     "A model with logits that depend on the token alone."
 
@@ -192,6 +192,7 @@ class Oracle(nn.Module):
         self.table = nn.Parameter(table)
 
     def forward(self, ids: Tensor, *args: object, **kwargs: object) -> Tensor:
+        "The row of the table for each token; whatever else a model takes is ignored."
         return self.table[ids]
 
 

@@ -55,9 +55,9 @@ class VectorProbe:
         with in_mode(self.fn), torch.no_grad():
             return main_output(self.fn(x)).float()
 
-# %% ../../nbs/workshop/diagnosis_norms_and_positions.ipynb #fc03c4d0
+# %% ../../nbs/workshop/diagnosis_norms_and_positions.ipynb #d6035406
 def known_norms(
-    x: Float[Tensor, "rows d_model"],
+    x: Float[Tensor, "batch d_model"],
 ) -> dict[str, Tensor]:
     "What norms make of vectors, by what is to be said about them; the first is right."
     deviations = x - x.mean(-1, keepdim=True)
@@ -77,8 +77,8 @@ def known_norms(
 
 
 def gains_of_fit(
-    normalized: Float[Tensor, "rows d_model"],
-    y: Float[Tensor, "rows d_model"],
+    normalized: Float[Tensor, "batch d_model"],
+    y: Float[Tensor, "batch d_model"],
 ) -> Float[Tensor, "d_model"] | None:
     "The gain of each feature, if y is normalized * gain + bias; otherwise None."
     centered = normalized - normalized.mean(0)
