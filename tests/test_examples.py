@@ -51,6 +51,8 @@ def test_the_docstring_of_the_package_is_a_map_of_two_screens_whose_calls_are_ri
 def test_comments_are_found_whatever_stands_between():
     def function(
         a: dict[str, int],  # first # with a hash
+        d: int = 3,  # second
+        e: int = 4,  # third
         *rest: int,  # others
         b: tuple[int, str] = (1, "# no comment"),
         b2: tuple = (
@@ -65,6 +67,8 @@ def test_comments_are_found_whatever_stands_between():
 
     assert parameter_comments(function) == {
         "a (dict[str, int])": "first # with a hash",
+        "d (int = 3)": "second",
+        "e (int = 4)": "third",
         "rest (int)": "others",
         "b2 (tuple = ( 1, 2, ))": "of two",
         'c (str = "x")': "last",
