@@ -1,14 +1,21 @@
 "Published models and PyTorch's own, in our classes: equal at every station, in both directions; and what is refused."
 
+import functools
 import json
+import os
 import subprocess
 import sys
+import weakref
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from helpers import TOLERANCE, assert_module_parity, assert_same, randomize, small_config
+from helpers import TOLERANCE, assert_module_parity, assert_same, one_line, randomize, small_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -38,6 +45,8 @@ from transformer_nb.config.model import PARTS
 from transformer_nb.convert import FAMILIES, from_huggingface, from_torch, to_huggingface
 from transformer_nb.convert import bert
 from transformer_nb.convert.comparison import parity
+from transformer_nb.convert.family import check_options, with_defaults
+from transformer_nb.convert.files import StoredWeight
 from transformer_nb.convert.options import HUGGINGFACE_ACTIVATIONS
 from transformer_nb.convert.torch_modules import TORCH_NAMES
 from transformer_nb.convert.weights import load_weights, rename_parameter
@@ -653,6 +662,326 @@ def test_a_damaged_directory_is_refused_in_one_line(saved, change, error, says):
     assert "\n" not in str(raised.value)
 
 
+# Options. Each is changed alone: what comes out is what transformers computes, or an error that names the option.
+
+SIZES_OF_LLAMA = dict(
+    hidden_size=24, num_attention_heads=6, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=31, max_position_embeddings=19, head_dim=4,
+)  # fmt: skip
+SWEPT = {
+    **{name: MODELS[name] for name in ("gpt2", "bert words", "roberta words", "distilbert words", "marian")},
+    **{
+        family: lambda family=family, **o: getattr(transformers, f"{family}ForCausalLM")(
+            getattr(transformers, f"{family}Config")(**{**SMALL, **SIZES_OF_LLAMA, **o})
+        )
+        for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma")
+    },
+    "xlm": lambda **o: XLMRobertaForMaskedLM(XLMRobertaConfig(**{**SMALL, **BERT, **o})),
+}
+NO_OPTIONS = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type"}
+
+
+def other_value(name, value):
+    "A plausible value of an option beside the one that it has."
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return 2 * value if name in ("hidden_size", "n_embd", "dim", "d_model") else 1 if "head" in name else value + 1
+    if isinstance(value, float):
+        return value * 3 + 0.01 if value < 0.3 else value / 2
+    if isinstance(value, dict):
+        return {**value, "factor": 2.0, "rope_type": "dynamic"}
+    if isinstance(value, str):
+        return "relu" if "act" in name else value + "x"
+    return 3 if value is None else [*value[1:], "sliding_attention"]
+
+
+@pytest.mark.parametrize("family", SWEPT)
+def test_an_option_is_computed_or_known_not_to_matter_or_refused(family):
+    refused = []
+    for name, value in SWEPT[family]().config.to_dict().items():
+        if name in NO_OPTIONS:
+            continue
+        torch.manual_seed(0)
+        ids, target = indices(2, 9), indices(2, 7)
+        try:
+            theirs = random_weights(SWEPT[family](**{name: other_value(name, value)})).double()
+            with torch.no_grad():
+                expected = their_output(theirs, ids, target)
+        except Exception:  # no value that transformers can compute with
+            continue
+        try:
+            given = our_output(from_huggingface(theirs), ids, target)
+            torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5, msg=f"{name} is ignored")
+        except ValueError as error:
+            assert name.replace("rope_parameters", "rope_type") in str(error), f"{name} is refused without its name: {error}"
+            refused.append(name)
+    assert len(refused) <= 3
+
+
+UNKNOWN = dict(
+    parallel_residual=True, logit_scale=0.5, is_decoder=True, add_cross_attention=True, pruned_heads={"0": [1]},
+    quantization_config={"bits": 4}, cross_attention_hidden_size=8, attn_logit_softcapping=30.0, alibi=True, n_experts=8,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_an_option_that_changes_numbers_or_that_nobody_knows_is_refused_by_name_and_value(kind):
+    family = FAMILIES[kind]
+    check_options(family, with_defaults(family, {"model_type": family.model_type, "use_cache": False, "future_option": None}))
+    for name, value in {**UNKNOWN, "model_type": "gpt_j"}.items():
+        with pytest.raises(ValueError, match=rf"{family.title}: .*{name}=") as raised:
+            check_options(family, with_defaults(family, {name: value}))
+        assert one_line(raised)
+
+
+@pytest.mark.parametrize(
+    "option, says",
+    [
+        (dict(n_embd=15, hidden_size=16), "n_embd has two names, with the values 15 and 16"),
+        (dict(n_head=3.0), "n_head must be a whole number, got n_head=3.0"),
+        (dict(n_head=True), "n_head must be a whole number, got n_head=True"),
+        (dict(n_head="3"), "n_head must be a whole number, got n_head='3'"),
+        (dict(resid_pdrop=float("nan")), "dropout must be a number"),
+        (dict(tie_word_embeddings="yes"), "tie_word_embeddings must be true or false"),
+        (dict(activation_function=["gelu"]), "activation_function must be a name"),
+        (dict(n_head=10**9), "d_model must be divisible by n_heads"),
+        (dict(n_layer=-1), "n_layer=-1, and there are weights of 3 layers"),
+        (dict(weird="a\nb" + "x" * 10**5), "the option weird="),
+    ],
+    ids=str,
+)
+def test_a_value_that_makes_no_sense_is_refused_in_one_line(saved, option, says):
+    reconfigure(saved[1], **option)
+    with pytest.raises(ValueError, match=says) as raised:
+        from_huggingface(saved[1])
+    assert one_line(raised) and len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "Qwen2ForCausalLM", "GPT2LMHeadModel", "RobertaModel"])
+@pytest.mark.parametrize("unsaid", [(), ("model_type",)])
+def test_a_class_of_another_family_is_not_read_as_this_one(kind, unsaid, tmp_path):
+    SWEPT["Mistral"]().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name not in unsaid}))
+    with pytest.raises(ValueError, match="model_type='mistral' cannot be converted|kind='.*' does not fit this model, which is 'MistralForCausalLM'"):
+        from_huggingface(tmp_path, kind=kind)
+    assert isinstance(from_huggingface(tmp_path, kind="MistralForCausalLM"), LanguageModel)
+    with pytest.raises(ValueError, match="cannot be converted"):
+        from_huggingface(SWEPT["Mistral"](), kind=kind)
+
+
+def test_a_model_with_a_head_is_read_without_it(tmp_path):
+    theirs = random_weights(MODELS["bert words"]())
+    theirs.save_pretrained(tmp_path)
+    ids = indices(2, 9)
+    assert_same(from_huggingface(tmp_path, kind="BertModel")(ids), theirs.bert(ids).last_hidden_state)
+
+
+def test_layers_are_counted_by_their_weights_and_no_other_option(tmp_path):
+    theirs = random_weights(SWEPT["Qwen2"]())
+    assert theirs.config.max_window_layers == 28 and theirs.config.num_hidden_layers == 2
+    theirs.save_pretrained(tmp_path)
+    ids = indices(2, 9)
+    torch.testing.assert_close(from_huggingface(tmp_path)(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    for n_layers in (1, 3, 10**9):
+        reconfigure(tmp_path, num_hidden_layers=n_layers)
+        with pytest.raises(ValueError, match=f"num_hidden_layers={n_layers}, and there are weights of 2 layers"):
+            from_huggingface(tmp_path)
+
+
+# Files.
+
+
+def index(directory, weight_map=None, **metadata):
+    "The weights of a directory in two files with an index, which may say something else than is right."
+    weights = load_file(directory / "model.safetensors")
+    files = {name: f"{i % 2}.safetensors" for i, name in enumerate(sorted(weights))}
+    for file in set(files.values()):
+        save_file({name: w for name, w in weights.items() if files[name] == file}, directory / file)
+    (directory / "model.safetensors").unlink()
+    content = {"metadata": metadata, "weight_map": files if weight_map is None else weight_map(files)}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
+def named(file):
+    "An index whose first weight is in another file."
+    return lambda d: index(d, lambda files: {**files, min(files): file})
+
+
+def sparse(directory):
+    "A file whose header promises numbers for terabytes, and which has that size."
+    header = json.dumps({"x": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * 10**12)
+
+
+def replace_file(directory, name, make):
+    (directory / name).unlink()
+    make(directory / name)
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    {
+        "up": (named("../1.safetensors"), "lists something else than files in this directory: '../1.safetensors'"),
+        "absolute": (named("/etc/passwd.safetensors"), "lists something else"),
+        "backslash": (named("..\\1.safetensors"), "lists something else"),
+        "drive": (named("C:1.safetensors"), "lists something else"),
+        "control": (named("1\x00.safetensors"), "lists something else"),
+        "pickle": (named("1.bin"), "lists something else"),
+        "number": (named(7), "lists something else"),
+        "long": (named("1" * 300 + ".safetensors"), "cannot be read|is missing"),
+        "missing": (named("2.safetensors"), "2.safetensors is missing"),
+        "other file": (named("1.safetensors"), "says that 1.safetensors holds .*, and it does not"),
+        "no map": (lambda d: index(d, lambda files: None), "has no weight_map"),
+        "list for map": (lambda d: index(d, lambda files: [1]), "has no weight_map"),
+        "size": (lambda d: index(d, total_size=10**15), "the index says 1000000000000000 bytes, and the files hold"),
+        "negative size": (lambda d: index(d, total_size=-1), "the index says -1 bytes"),
+        "twice": (lambda d: (index(d), save_file(load_file(d / "0.safetensors"), d / "1.safetensors")), "is in two files, 0.safetensors and 1.safetensors"),
+        "sparse": (sparse, "cannot come from 1000000000000 numbers|weights of 0 layers|is damaged"),
+        "cut": (lambda d: (d / "model.safetensors").write_bytes((d / "model.safetensors").read_bytes()[:-1]), "model.safetensors is damaged"),
+        "empty": (lambda d: (d / "model.safetensors").write_bytes(b""), "model.safetensors is damaged"),
+        "huge header": (lambda d: (d / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x0f" + b"{}"), "model.safetensors is damaged"),
+        "directory for weights": (lambda d: replace_file(d, "model.safetensors", lambda p: p.mkdir()), "model.safetensors is not a file"),
+        "pipe for weights": (lambda d: replace_file(d, "model.safetensors", os.mkfifo), "model.safetensors is not a file"),
+        "directory for options": (lambda d: replace_file(d, "config.json", lambda p: p.mkdir()), "config.json is not a file"),
+        "pipe for options": (lambda d: replace_file(d, "config.json", os.mkfifo), "config.json is not a file"),
+        "loop": (lambda d: replace_file(d, "config.json", lambda p: p.symlink_to(p)), "cannot be read|is missing"),
+        "deep": (lambda d: (d / "config.json").write_text("[" * 10**5), "config.json is not valid JSON"),
+        "deep option": (lambda d: (d / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "x": ' + "[" * 500 + "]" * 500 + "}"), "the option x="),
+        "huge": (lambda d: (d / "config.json").write_text(" " * 2**24 + "{}"), "config.json has 16777218 bytes"),
+        "long number": (lambda d: (d / "config.json").write_text('{"x": ' + "1" * 5000 + "}"), "config.json is not valid JSON"),
+        "float8": (lambda d: rewrite(d, lambda w: {n: v.to(torch.float8_e4m3fn) for n, v in w.items()}), "are not floating-point numbers in .*, but F8_E4M3"),
+        "names": (lambda d: rewrite(d, lambda w: {**w, "a\nb\x1b[2J": torch.ones(1)}), "weights a b .2J belong to no module"),
+        "transposed": (lambda d: rewrite(d, lambda w: {n: v.T.contiguous() if "c_fc.weight" in n else v for n, v in w.items()}), "have another shape"),
+        "pickle alone": (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin may run code"),
+    }.values(),
+    ids=lambda value: None if callable(value) else str(value)[:30],
+)  # fmt: skip
+def test_a_hostile_directory_is_refused_in_one_line(saved, change, says):
+    change(saved[1])
+    with pytest.raises((ValueError, OSError), match=says) as raised:
+        from_huggingface(saved[1])
+    assert one_line(raised) and len(str(raised.value)) < 600 and str(raised.value).isprintable()
+
+
+def test_a_path_that_is_no_directory_of_a_model_is_refused(saved, tmp_path, shapes_unchecked):
+    (tmp_path / "empty").mkdir()
+    for path, error, says in (
+        (saved[1] / "config.json", ValueError, "config.json is a file: give the directory that holds config.json"),
+        (tmp_path / "absent", FileNotFoundError, "there is no such directory"),
+        ("openai-community/gpt2", FileNotFoundError, "models of huggingface.co are not downloaded"),
+        (tmp_path / "empty", FileNotFoundError, "config.json is missing"),
+        (7, TypeError, "takes a model of transformers or the path of a directory, got int"),
+        (None, TypeError, "got NoneType"),
+    ):
+        with pytest.raises(error, match=says) as raised:
+            from_huggingface(path)
+        assert one_line(raised)
+
+
+def test_links_are_followed_as_the_cache_of_downloads_is_made_of_them(saved, tmp_path):
+    (tmp_path / "snapshot").mkdir()
+    for file in saved[1].iterdir():
+        (tmp_path / "snapshot" / file.name).symlink_to(file)
+    ids = indices(2, 9)
+    assert from_huggingface(tmp_path / "snapshot")(ids).equal(from_huggingface(saved[1])(ids))
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_whatever_a_byte_of_a_file_becomes_there_is_a_model_or_one_line(data):
+    with TemporaryDirectory() as folder:
+        for name, content in small_directory().items():
+            (Path(folder) / name).write_bytes(content)
+        path = Path(folder) / data.draw(st.sampled_from(["config.json", "model.safetensors"]))
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, min(len(content), 1500) - 1))
+            content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3) | st.sampled_from([b"9" * 9, b"null", b"[[", b"-"]))
+        path.write_bytes(content)
+        try:
+            assert from_huggingface(folder)(torch.tensor([[1, 2]])).shape[:2] == (1, 2)
+        except (ValueError, OSError) as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+        except IndexError:  # of fewer tokens
+            pass
+
+
+@functools.cache
+def small_directory():
+    "The files of a small GPT-2."
+    with TemporaryDirectory() as folder:
+        GPT2LMHeadModel(GPT2Config(**{**SMALL, **GPT2, "n_layer": 1})).save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+# Memory, precisions, and what was drawn.
+
+
+@pytest.mark.parametrize("family", SWEPT)
+def test_no_weights_are_drawn_and_none_is_held_twice(family, tmp_path, monkeypatch):
+    SWEPT[family]().save_pretrained(tmp_path)
+    for name in ("normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "kaiming_uniform_"):
+        real = getattr(torch.Tensor, name, None)
+        if real is not None:
+            monkeypatch.setattr(torch.Tensor, name, lambda x, *a, real=real, **k: real(x, *a, **k) if x.is_meta else pytest.fail("numbers are drawn"))
+    state, held = torch.get_rng_state(), []
+    real_read = StoredWeight.read
+    monkeypatch.setattr(StoredWeight, "read", lambda weight: held.append(weakref.ref(found := real_read(weight))) or found)
+    ours = from_huggingface(tmp_path)
+    assert torch.get_rng_state().equal(state)
+    parameters = {id(p.untyped_storage().data_ptr()) for p in ours.parameters()}
+    assert held and parameters and not any(p.is_meta for p in ours.parameters())
+    assert all(p.untyped_storage().nbytes() == p.nbytes and p.is_contiguous() and p.requires_grad for p in ours.parameters())
+    left = [ref() for ref in held if ref() is not None]
+    assert not left, "what was read is still there beside the parameters"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is known on Linux alone")
+def test_reading_takes_hardly_more_memory_than_the_model(tmp_path):
+    sizes = dict(n_embd=512, n_layer=8, n_head=8, n_positions=128, vocab_size=20000)
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path / "large", max_shard_size="50MB")
+    GPT2LMHeadModel(GPT2Config(**{**sizes, "n_embd": 16})).save_pretrained(tmp_path / "small")
+    program = (
+        "import sys, torch; from transformer_nb import from_huggingface\n"
+        "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024\n"
+        "from_huggingface(sys.argv[1]); before = peak(); model = from_huggingface(sys.argv[2])\n"
+        "print((peak() - before) / sum(p.nbytes for p in model.parameters()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "small", tmp_path / "large"], capture_output=True, text=True, check=True)
+    assert 0.8 < float(done.stdout) < 1.25
+
+
+@pytest.mark.parametrize("family", SWEPT)
+@pytest.mark.parametrize("kept", [torch.bfloat16, torch.float16])
+def test_half_precision_is_kept_and_exact_in_float32(family, kept, tmp_path):
+    theirs = random_weights(SWEPT[family]()).to(kept)
+    theirs.save_pretrained(tmp_path, max_shard_size="8KB")
+    ours = from_huggingface(tmp_path)
+    assert {p.dtype for p in ours.parameters()} == {kept}
+    ids, target = indices(2, 9), indices(2, 7)
+    theirs = type(theirs).from_pretrained(tmp_path, dtype=torch.float32).eval()
+    torch.testing.assert_close(our_output(ours.float(), ids, target), their_output(theirs, ids, target), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert words", "roberta words", "distilbert words", "marian", "Llama"])
+def test_tied_weights_stay_tied_in_training(family):
+    ours = from_huggingface(SWEPT[family](tie_word_embeddings=True))
+    head = getattr(ours.head, "projection", ours.head)
+    assert head.weight is ours.embedding.tokens.weight
+    our_output(ours, indices(2, 9), indices(2, 7)).sum().backward()
+    assert head.weight.grad is ours.embedding.tokens.weight.grad is not None
+
+
+def test_a_model_without_numbers_is_refused():
+    with torch.device("meta"):
+        theirs = MODELS["gpt2"]()
+    with pytest.raises(ValueError, match="are on the meta device: load the model first"):
+        from_huggingface(theirs)
+
+
 @pytest.mark.parametrize(
     "make, says",
     [
@@ -791,6 +1120,55 @@ def test_what_is_written_opens_elsewhere_and_here(options, tmp_path, dtype):
     assert_same(from_huggingface(tmp_path / "deep" / "written")(ids), model(ids))
     assert theirs.config.resid_pdrop == model.config.dropout
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["written"]
+
+
+@pytest.mark.parametrize("family, options", VARIANTS, ids=lambda value: value if isinstance(value, str) else " ".join(value) or "plain")
+def test_every_family_is_written_as_it_was_read(family, options, tmp_path):
+    theirs = random_weights(MODELS[family](**options))
+    ours, ids, target = from_huggingface(theirs), indices(2, 9), indices(2, 7)
+    to_huggingface(ours, tmp_path / "written")
+    opened = type(theirs).from_pretrained(tmp_path / "written").eval()
+    expected = their_output(theirs, ids, target)
+    for found in (their_output(opened, ids, target), their_output(to_huggingface(ours), ids, target)):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert our_output(from_huggingface(tmp_path / "written"), ids, target).equal(our_output(ours, ids, target)) or options.get("scale_attn_weights") is False
+    again = from_huggingface(opened)
+    assert again.config == ours.config and type(again) is type(ours)
+
+
+@pytest.mark.parametrize("family", SWEPT)
+def test_a_model_leaves_in_its_precision_and_with_its_special_tokens(family, tmp_path):
+    ours = from_huggingface(SWEPT[family]()).bfloat16()
+    state = torch.get_rng_state()
+    to_huggingface(ours, tmp_path / "written", eos_token_id=3, pad_token_id=0) if "roberta" not in family and family != "xlm" else to_huggingface(ours, tmp_path / "written", eos_token_id=3)
+    assert {p.dtype for p in to_huggingface(ours).parameters()} == {torch.bfloat16}
+    assert torch.get_rng_state().equal(state)
+    opened = transformers.AutoModel.from_pretrained(tmp_path / "written")
+    assert opened.dtype == torch.bfloat16 and opened.config.eos_token_id == 3
+    name, value = next((name, value) for name, value in FAMILIES[type(SWEPT[family]()).__name__].defaults.items() if type(value) is int)
+    with pytest.raises(ValueError, match=f"{name}={value} is decided by the model"):
+        to_huggingface(ours, tmp_path / "other", **{name: value})
+
+
+def test_a_part_of_ones_own_is_not_written(tmp_path):
+    for change in (
+        lambda m: setattr(m.stack.layers[1], "feed_forward", nn.Linear(8, 8)),
+        lambda m: setattr(m.stack.layers[0].residual1, "norm", nn.LayerNorm(8)),
+        lambda m: m.add_module("extra", nn.Linear(2, 2)),
+    ):
+        model = LanguageModel(small_config())
+        change(model)
+        with pytest.raises(ValueError, match="GPT-2: the module (stack.layers|extra).* is not the one it is made with"):
+            to_huggingface(model, tmp_path / "written")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_head_that_was_untied_is_written_untied(tmp_path):
+    model = LanguageModel(small_config()).eval()
+    model.head = nn.Linear(8, 13, bias=False)
+    to_huggingface(model, tmp_path / "written")
+    ids = indices(1, 5) % 13
+    assert_same(GPT2LMHeadModel.from_pretrained(tmp_path / "written").eval()(ids).logits, model(ids))
 
 
 def test_what_was_read_and_written_is_what_it_was(saved, tmp_path):

@@ -14,6 +14,7 @@ from inspect import signature
 from pathlib import Path
 from tempfile import mkdtemp
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -165,7 +166,8 @@ def to_huggingface(
     weights = published_weights(model, family, config)
     config |= {"model_type": family.model_type, "architectures": [family.architecture]}
     config |= {"dtype": str(next(iter(weights.values())).dtype).removeprefix("torch.")}
-    config |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **options}
+    unsaid = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    config = {**unsaid, **config, **options}
     if directory is None:
         return open_model(config, weights)
     write_directory(directory, config, weights)
@@ -182,4 +184,5 @@ def open_model(
     options = {"config": kind.config_class(**config), "state_dict": weights}
     if "add_pooling_layer" in signature(kind.__init__).parameters:
         options["add_pooling_layer"] = False  # the layer that is not read
-    return kind.from_pretrained(None, **options).eval()
+    with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced
+        return kind.from_pretrained(None, **options).eval()

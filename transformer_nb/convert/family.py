@@ -77,9 +77,10 @@ def with_defaults(
     usual = {}
     for name, value in config.items():
         name = family.aliases.get(name, name)
-        if usual.setdefault(name, value) != value:
+        if name in usual and usual[name] != value:
             values = f"{short_repr(usual[name])} and {short_repr(value)}"
             raise ValueError(f"{family.title}: {name} has two names, with the values {values}")
+        usual[name] = value
     return {**REQUIRED_OPTIONS, **family.required, **family.defaults, **usual}
 
 

@@ -115,7 +115,7 @@ def read_header(
         with path.open("rb") as file:
             start = 8 + (length := int.from_bytes(file.read(8), "little"))
             header = json.loads(file.read(length))
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} is damaged: {error}") from None
     header.pop("__metadata__", None)
     for key, entry in header.items():
