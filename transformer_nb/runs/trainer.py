@@ -26,7 +26,8 @@ from .machine import CompiledModel, this_process, warn_about_bfloat16
 from .optimizers import LearningRates, check_replaced, check_unused
 from .process import random_state_of
 from .sources import BatchesEnded, batch_source
-from .state import History, load_optimizer_state, optimizer_state
+from .state import History, check_weights, load_optimizer_state
+from .state import optimizer_state, weights_digest
 
 # %% ../../nbs/workshop/trainer.ipynb #970f7358
 # A mean loss above this many times the first loss, and as many nats more, has diverged.
@@ -292,6 +293,7 @@ class Trainer:
             "data_digest": self.data_digest,
             "replaced": self.replaced,
             "optimizers": kinds,
+            "weights": weights_digest(self.model, self.process),
             "tensors": tensors,
         }
 
@@ -299,10 +301,10 @@ class Trainer:
         self,
         state: dict,  # that `state_dict` returned
     ) -> None:
-        """Continue a run where that state was taken, with the weights that the model has.
+        """Continue a run where that state was taken; the model has its weights from then.
 
         Raises ValueError for anything else, and for the state of a run with other data, another
-        model or another optimizer.
+        model, other weights or another optimizer.
         """
         if not isinstance(state, dict):
             raise TypeError(
@@ -316,6 +318,7 @@ class Trainer:
                 " or begin a new run in another directory"
             )
         check_replaced(state.get("replaced", self.replaced), self.replaced)
+        check_weights(state, self.model, self.process)
         try:
             tensors = dict(state["tensors"])
             self.dropout.set_state(tensors.pop("dropout"))
