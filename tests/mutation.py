@@ -392,7 +392,6 @@ runs.distributed
     return values / self.size -> return values  # the sum of the losses for their mean
     {self.seed} {self.rank} {step} -> {self.seed} {self.rank}  # the same dropout in each step
     return bool(largest.sum() == 0) -> return True  # other batches in another process
-    {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
 runs.state
     optimizer.load_state_dict( -> dict(  # the optimizer starts anew
     if (len(found), count) != (kind["parameters"], kind["tensors"]): -> if False:  # a run goes on with half of its optimizer
@@ -445,6 +444,8 @@ runs.saving_checks
 runs.tensor_files
     end - begin == math.prod(shape) * dtype.itemsize -> True  # sizes that lie
     ends[-1] != size - self.start -> False  # a file that is cut short
+runs.process
+    {tensor.dtype} {tuple(tensor.shape)} ->   # a shape is not seen
 runs.files
     if key in LOCKED: -> if False:  # two threads write to one directory
     fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) -> pass  # two processes do
@@ -718,7 +719,7 @@ def run_all(chosen: list[tuple[str, str, str, str]], folder: Path, everywhere: b
 def own_tests(module: str) -> str:
     "The test file of a module; one of a sub-package may share the file of the whole sub-package."
     shared = {"runs.trainer": "training", "runs.state": "training", "runs.loop": "training", "runs.process": "training", "runs.directory": "checkpoints", "config.training": "training", "config.position_table": "positional_encoding", "config.docstrings": "examples", "__main__": "command_line", "notebook.explorer_data": "explorer"}
-    shared |= {f"runs.{name}": "checkpoints" for name in ("checkpoint_files", "files", "saved_models", "saving_checks", "tensor_files")}
+    shared |= {f"runs.{name}": "saving" for name in ("files", "saved_models", "saving_checks")} | {f"runs.{name}": "checkpoints" for name in ("checkpoint_files", "tensor_files")}
     shared |= {f"config.{name}": "transformer" for name in ("checks", "fields", "initialization", "model", "parts", "precision", "registry")}
     shared |= {"runs.arguments": "training", "runs.machine": "training", "runs.optimizers": "training", "runs.evaluation": "training", "runs.sources": "batches"}
     shared |= {f"convert.{name}": "families" for name in ("gemma", "llama", "mistral", "qwen")} | {"modern.rotary": "families"}

@@ -31,10 +31,10 @@ from transformer_nb.config.training import OPTIMIZERS, TrainingConfig
 from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
 from transformer_nb.runs.arguments import check_model
 from transformer_nb.runs.batches import TrainingBatch, as_batch, batch_cross_entropy, batch_tensors, split_batch
-from transformer_nb.runs.checkpoints import Checkpoint, read_training
-from transformer_nb.runs.distributed import tensor_digest
+from transformer_nb.runs.checkpoint_files import read_training
+from transformer_nb.runs.checkpoints import Checkpoint
 from transformer_nb.runs.loop import TrainingLoop
-from transformer_nb.runs.process import random_state_of
+from transformer_nb.runs.process import random_state_of, tensor_digest
 from transformer_nb.runs.sources import batch_source
 from transformer_nb.runs.trainer import Trainer
 from transformer_nb.training import evaluate, learning_rate, load_checkpoint, make_trainer, sample_batch, train
@@ -657,7 +657,8 @@ def saved_and_read(state, folder):
     "A training state as it comes back from the disk."
     plain = {key: json.dumps(value) for key, value in state.items() if key != "tensors"}
     save_file(state["tensors"], folder / "state", plain)
-    return read_training(folder / "state")
+    with open(folder / "state", "rb") as file:
+        return read_training(file)
 
 
 @pytest.mark.parametrize("given", ["instances", "functions"])

@@ -30,6 +30,7 @@ from ..data.text_files import home_path, shown
 from ..data.token_files import Tokenizer, encode_files
 from ..runs.checkpoints import load_checkpoint, newest_checkpoint
 from ..runs.process import random_state_of
+from ..runs.state import resumed_config
 from ..tokenization import BPETokenizer, CharTokenizer, series_corpus
 from ..training import History, split_text, train
 from ..transformer import LanguageModel, count_parameters
@@ -205,7 +206,7 @@ def run(
     if before is None:
         config = TrainingConfig.preset(arguments.preset or "modern", **options)
     else:
-        config = TrainingConfig(**{**before.state["config"], **options})
+        config = resumed_config(before.state, **options)
     maker = before.tokenizer if before else tokenizer_maker(arguments)
     all_ids, tokenizer, digest, release = read_data(
         arguments.data, arguments.encoding or "utf-8", maker

@@ -79,9 +79,10 @@ def different_part(
         if kinds[0] != kinds[1] or type(own[name]) is not type(made[name]):
             return name, f"{kinds[0]} instead of {kinds[1]}"
     shapes = [{name: tuple(x.shape) for name, x in tensors_of(m).items()} for m in (model, fresh)]
-    for name in [*shapes[1], *shapes[0]]:
-        if shapes[0].get(name) != shapes[1].get(name):
-            return name, f"shape {shapes[0].get(name)} instead of {shapes[1].get(name)}"
+    for name in [*shapes[0], *shapes[1]]:
+        sizes = [f"shape {found[name]}" if name in found else "nothing" for found in shapes]
+        if sizes[0] != sizes[1]:
+            return name, f"{sizes[0]} instead of {sizes[1]}"
     return different_tie(model, fresh) or different_attribute(own, made) or different_buffer(model, fresh)
 
 
