@@ -203,6 +203,15 @@ def test_old_files_say_the_same_in_other_words(old, tmp_path):
     torch.testing.assert_close(from_huggingface(reconfigured(tmp_path, **old))(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_remarks_that_change_nothing_are_passed_over(tmp_path):
+    theirs, ids = published("Qwen2", {}), indices(2, 11)
+    theirs.save_pretrained(tmp_path)
+    remarks = {"use_mrope": False, "is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}, "unsloth_version": "1"}
+    torch.testing.assert_close(from_huggingface(reconfigured(tmp_path, **remarks))(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="Qwen2: rope_interleaved=True cannot be converted"):
+        from_huggingface(reconfigured(tmp_path, rope_interleaved=True))
+
+
 @pytest.mark.parametrize(
     "family, options, says",
     [

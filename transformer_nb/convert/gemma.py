@@ -55,5 +55,4 @@ GEMMA: ModelFamily = LLAMA._replace(
     ),
     build=build_gemma,
     describe=describe_gemma,
-    unused=(),
 )

@@ -182,7 +182,14 @@ LLAMA = ModelFamily(
     build=build_llama,
     describe=describe_llama,
     layers={"num_hidden_layers": "layers"},
-    unused=["pretraining_tp"],
+    required=dict(rope_interleaved=False, use_mrope=False),
+    unused=[
+        "pretraining_tp",
+        "is_llama_config",
+        "transformers.js_config",
+        "unsloth_fixed",
+        "unsloth_version",
+    ],
     nullable=("num_key_value_heads", "head_dim", "sliding_window"),
     names={
         "embed_tokens": "embedding.tokens",

@@ -42,5 +42,4 @@ MISTRAL: ModelFamily = LLAMA._replace(
     ),
     build=build_mistral,
     describe=describe_mistral,
-    unused=(),
 )

@@ -115,7 +115,6 @@ QWEN2: ModelFamily = LLAMA._replace(
     defaults=QWEN_DEFAULTS,
     build=build_qwen2,
     describe=describe_qwen2,
-    unused=(),
 )
 QWEN3: ModelFamily = LLAMA._replace(
     title="Qwen3",
@@ -129,5 +128,4 @@ QWEN3: ModelFamily = LLAMA._replace(
         "layers.*.self_attn.q_norm": "layers.*.attention.q_norm",
         "layers.*.self_attn.k_norm": "layers.*.attention.k_norm",
     },
-    unused=(),
 )
