@@ -35,6 +35,10 @@ class TrainingConfig:
     """How a model is trained.
 
     Raises ValueError for a value that makes no sense; the message names the field.
+
+    >>> config = TrainingConfig(steps=500, optimizer="muon")
+    >>> config.schedule, config.learning_rate
+    ('cosine', 0.002)
     """
 
     steps: int = config_field(1000, "number of training steps")

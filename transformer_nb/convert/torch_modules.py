@@ -197,6 +197,10 @@ def from_torch(
     where a position may be attended to, which is the opposite of PyTorch's masks. Raises ValueError
     for another kind of module, a subclass included, and for an option or a part that has no
     counterpart here.
+
+    >>> layer, x = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), torch.randn(1, 3, 8)
+    >>> torch.allclose(from_torch(layer)(x), layer(x), atol=1e-5)
+    True
     """
     kind = type(module).__name__
     if kind not in TORCH_CONVERTERS or type(module) is not getattr(nn, kind):

@@ -18,7 +18,10 @@ from .process import SingleProcess, tensor_digest
 # %% ../../nbs/workshop/run_state.ipynb #ad2cca57
 @dataclass
 class History:
-    "What a training run has measured."
+    """What a training run has measured.
+
+    >>> print(History(steps=3, loss=[2.5, 1.5]))
+    step 2 of 3, training loss 2.000"""
 
     steps: int  # planned
     loss: list[float] = field(default_factory=list)  # of each step
