@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -36,6 +37,16 @@ def test_each_argument_of_a_public_name_is_explained(name):
     document_arguments(value)
     silent = [p for p in parameters if not re.search(rf"^    {p}( \(.+\))?: ", value.__doc__, re.MULTILINE)]
     assert not silent, f"{name} does not say what {', '.join(silent)} means: add a comment after the parameter"
+
+
+def test_an_editor_completes_all_public_names_without_running_the_package():
+    jedi = pytest.importorskip("jedi")  # what IPython and many editors ask
+    project = jedi.Project(Path(transformer_nb.__file__).parents[1])
+    offered = jedi.Script("import transformer_nb\ntransformer_nb.", project=project).complete()
+    assert set(transformer_nb.__all__) <= {one.name for one in offered}
+    (signature,) = jedi.Script("from transformer_nb import generate\ngenerate(", project=project).get_signatures()
+    assert [one.name for one in signature.params] == list(inspect.signature(transformer_nb.generate).parameters)
+    assert "max_new_tokens: int" in signature.to_string() and "Continues prompts" in signature.docstring()
 
 
 def test_the_docstring_of_the_package_is_a_map_of_two_screens_whose_calls_are_right():
