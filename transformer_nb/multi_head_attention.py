@@ -29,7 +29,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(
         self,
         d_model: int,  # features of each vector, divisible by n_heads
-        n_heads: int,  # h
+        n_heads: int,  # h, the number of heads
         dropout: float = 0.0,  # probability that a weight is set to zero in training
         bias: bool = True,  # whether the four linear maps add a bias
         rotary: nn.Module | None = None,  # rotates queries and keys by their position (RoPE), for self-attention
@@ -70,7 +70,7 @@ class MultiHeadAttention(nn.Module):
 
     def project_qkv(
         self,
-        x: Float[Tensor, "batch seq d_model"],
+        x: Float[Tensor, "batch seq d_model"],  # the sequence that the queries come from
         context: Float[Tensor, "batch kv d_model"] | None = None,  # by default x
     ) -> tuple[Tensor, Tensor, Tensor]:
         "Returns the queries of x, and the keys and values of the context, each split into heads."
