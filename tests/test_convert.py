@@ -171,6 +171,15 @@ def with_part(layer, **parts):
         (lambda: layer("Encoder", activation=nn.Hardtanh(0.0, 10.0)), "the activation Hardtanh"),
         (lambda: layer("Encoder", activation=nn.GLU()), "the activation GLU"),
         (lambda: with_part(layer("Encoder"), norm2=nn.RMSNorm(12)), "norm2: kind='RMSNorm'"),
+        (lambda: with_part(layer("Encoder"), norm2=type("LayerNorm", (nn.LayerNorm,), {})(12)), "norm2: kind='LayerNorm' cannot be converted, only PyTorch's"),
+        (lambda: with_part(layer("Encoder"), linear1=type("LoRA", (nn.Linear,), {})(12, 20)), "linear1: kind='LoRA'"),
+        (lambda: with_part(layer("Encoder"), self_attn=type("Own", (nn.MultiheadAttention,), {})(12, 3)), "self_attn: kind='Own'"),
+        (lambda: with_part(nn.MultiheadAttention(12, 3), out_proj=nn.Linear(12, 12)), "out_proj: kind='Linear'"),
+        (lambda: with_part(layer("Encoder"), dropout2=nn.Dropout(0.4)), "dropout2: p=0.4 cannot be converted, only p=0.0"),
+        (lambda: with_part(layer("Encoder"), dropout2=nn.AlphaDropout(0.0)), "dropout2: kind='AlphaDropout'"),
+        (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 3, 0.4)), "multihead_attn: dropout=0.4"),
+        (lambda: nn.TransformerEncoder(layer("Encoder"), 1, type("Own", (nn.LayerNorm,), {})(12), enable_nested_tensor=False), "a final Own cannot be converted"),
+        (lambda: nn.Transformer(12, 3, custom_encoder=type("Own", (nn.TransformerEncoder,), {})(layer("Encoder"), 1, enable_nested_tensor=False), batch_first=True), "a custom encoder"),
         (lambda: with_part(layer("Encoder"), norm2=nn.LayerNorm(12, 1e-2)), "norm2: eps=0.01 cannot be converted, only eps=1e-05"),
         (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 4)), "multihead_attn: num_heads=4"),
         (lambda: with_part(layer("Decoder"), multihead_attn=nn.MultiheadAttention(12, 3, add_zero_attn=True)), "add_zero_attn=True"),
@@ -768,6 +777,12 @@ def test_a_class_of_another_family_is_not_read_as_this_one(kind, unsaid, tmp_pat
     assert isinstance(from_huggingface(tmp_path, kind="MistralForCausalLM"), LanguageModel)
     with pytest.raises(ValueError, match="cannot be converted"):
         from_huggingface(SWEPT["Mistral"](), kind=kind)
+
+
+def test_the_table_of_families_has_a_row_for_each_class():
+    page = Path(__file__).parents[1] / "nbs" / "workshop" / "convert_huggingface.ipynb"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.strip().startswith('"| `')]
+    assert {name for row in rows for name in FAMILIES if f"`{name}`" in row.split(" | ")[0]} == set(FAMILIES)
 
 
 def test_a_model_with_a_head_is_read_without_it(tmp_path):
