@@ -107,11 +107,11 @@ class MultiHeadAttention(nn.Module):
 
     def combine_masks(
         self,
-        mask: Bool[Tensor, "*mask #seq kv"] | None,
-        is_causal: bool,
-        q: Float[Tensor, "batch head seq d_k"],
-        k: Float[Tensor, "batch head kv d_k"],
-        need_weights: bool,
+        mask: Bool[Tensor, "*mask #seq kv"] | None,  # True where attending is allowed
+        is_causal: bool,  # whether position i attends only to positions up to i
+        q: Float[Tensor, "batch head seq d_k"],  # queries
+        k: Float[Tensor, "batch head kv d_k"],  # keys
+        need_weights: bool,  # whether the weights are wanted, which the kernel does not return
     ) -> tuple[Tensor | None, bool]:
         "Returns one mask that broadcasts over the heads, and whether the kernel applies the causal mask itself."
         length, kv_length = q.shape[2], k.shape[2]
@@ -126,12 +126,12 @@ class MultiHeadAttention(nn.Module):
 
     def attend(
         self,
-        q: Float[Tensor, "batch head seq d_k"],
-        k: Float[Tensor, "batch head kv d_k"],
-        v: Float[Tensor, "batch head kv d_k"],
-        mask: Bool[Tensor, "*mask #seq kv"] | None,
+        q: Float[Tensor, "batch head seq d_k"],  # queries
+        k: Float[Tensor, "batch head kv d_k"],  # keys
+        v: Float[Tensor, "batch head kv d_k"],  # values
+        mask: Bool[Tensor, "*mask #seq kv"] | None,  # True where attending is allowed
         is_causal: bool,  # only without a mask
-        need_weights: bool,
+        need_weights: bool,  # whether to return the weights too
     ) -> tuple[Float[Tensor, "batch head seq d_k"], Float[Tensor, "batch head seq kv"] | None]:
         "Returns the output of each head from the fused kernel; with `need_weights`, from the readable function, and the weights."
         if need_weights:

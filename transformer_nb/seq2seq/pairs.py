@@ -42,7 +42,7 @@ class PairTokenizer:
 
     def encode(
         self,
-        texts: list[str],
+        texts: list[str],  # of any length
     ) -> Int[Tensor, "batch seq"]:
         """A row for each text, ended by `stop` and padded to the longest.
 
@@ -63,7 +63,7 @@ class PairTokenizer:
 
     def decode(
         self,
-        ids: Int[Tensor, "batch seq"],
+        ids: Int[Tensor, "batch seq"],  # a row for each text
     ) -> list[str]:
         "The text of each row, up to its first `stop`; padding and start tokens are left out."
         going = (ids == self.stop).cumsum(dim=1) == 0
@@ -74,7 +74,7 @@ class PairTokenizer:
 
     def id_to_token(
         self,
-        id: int,
+        id: int,  # of a token
     ) -> str:
         "The name of a token: its character, or pad, start or end."
         names = {self.pad: "pad", self.start: "start", self.stop: "end"}
@@ -82,7 +82,7 @@ class PairTokenizer:
 
     def save(
         self,
-        path: str | Path,
+        path: str | Path,  # of the file to write
     ) -> None:
         "Write the characters into a JSON file."
         Path(path).write_text(
