@@ -184,7 +184,13 @@ def generate(
     several threads may generate with one model at once. `stream` yields the tokens as they are made.
     Raises ValueError for an empty prompt, a model that is not causal, logits that are NaN, or an option out of range;
     TypeError for what is not a number, ids or a module; IndexError for a token outside the vocabulary. See section 3.4
-    of Vaswani et al. for the output distribution, Fan et al. (2018) for top_k and Holtzman et al. (2020) for top_p."""
+    of Vaswani et al. for the output distribution, Fan et al. (2018) for top_k and Holtzman et al. (2020) for top_p.
+
+    >>> count = torch.nn.Embedding.from_pretrained(99 * torch.eye(5).roll(1, dims=1))  # a model: after 0 comes 1, ...
+    >>> generate(count, torch.tensor([0]), max_new_tokens=3)
+    tensor([0, 1, 2, 3])
+    >>> generate(count, [torch.tensor([3]), torch.tensor([0, 1])], max_new_tokens=2, temperature=0)
+    [tensor([3, 4, 0]), tensor([0, 1, 2, 3])]"""
     call = GenerationCall(
         model, ids, max_new_tokens, stop, use_cache, block_size, return_log_probs, repetition_penalty,
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,

@@ -28,6 +28,11 @@ class Diagnosis:
     """What `diagnose` found: true where nothing is wrong. Printed, it has a line for each finding.
 
     Remarks are lines too. They are not faults: a diagnosis with nothing but remarks is true.
+
+    >>> diagnose(lambda x: x - x.mean(dim=-1, keepdim=True), "layer_norm")
+    layer_norm: the mean is subtracted...
+    >>> bool(diagnose(LayerNorm(8), "layer_norm"))
+    True
     """
 
     def __init__(

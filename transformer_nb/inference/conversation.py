@@ -93,13 +93,10 @@ class Conversation:
     computed once; beyond, the model sees the last `block_size` tokens and computes them again for each new one.
     With a tokenizer turns are texts, without they are ids. `ids` is the text so far; setting it takes back turns.
 
-    >>> from transformer_nb import Conversation, LanguageModel, TransformerConfig
-    >>> model = LanguageModel(TransformerConfig(vocab_size=50, block_size=16, n_layers=1, n_heads=2, d_model=8))
-    >>> chat = Conversation(model)
-    >>> answer = chat.reply([1, 2, 3], max_new_tokens=4)
-    >>> answer = chat.reply([5, 6], max_new_tokens=2)  # computes only what is new
-    >>> len(chat.ids)
-    11
+    >>> count = torch.nn.Embedding.from_pretrained(99 * torch.eye(5).roll(1, dims=1))  # a model: after 0 comes 1, ...
+    >>> conversation = Conversation(count, CharTokenizer("abcde"))
+    >>> conversation.reply("ab", max_new_tokens=2), conversation.reply("a", max_new_tokens=1)
+    ('cd', 'b')
     """
 
     def __init__(
@@ -116,7 +113,7 @@ class Conversation:
     def reply(
         self,
         said: str | Prompts,  # what to append before the answer; may be empty later on
-        max_new_tokens: int,
+        max_new_tokens: int,  # how many tokens to write, at most
         **options: object,  # temperature, top_k, top_p, generator, stop, min_p, repetition_penalty of `generate`
     ) -> str | Int[Tensor, "seq"]:
         "Returns the answer of the model, as text or ids. Raises what `generate` raises; then nothing is appended."
@@ -125,9 +122,9 @@ class Conversation:
 
     def stream(
         self,
-        said: str | Prompts,
-        max_new_tokens: int,
-        **options: object,
+        said: str | Prompts,  # what to append before the answer; may be empty later on
+        max_new_tokens: int,  # how many tokens to write, at most
+        **options: object,  # as for `reply`
     ) -> Iterator:
         "Yields the answer as it is written, in pieces of text or as ids. What was yielded is part of the conversation, also if you stop here."
         if self.tokenizer is None:

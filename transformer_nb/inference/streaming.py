@@ -41,10 +41,10 @@ def stream(
     In a batch a sequence that has stopped repeats its stop token. With `return_log_probs` each item is a pair of
     token and log-probability. The arguments are checked when `stream` is called: it raises what `generate` raises.
 
-    >>> from transformer_nb import LanguageModel, TransformerConfig, stream
-    >>> model = LanguageModel(TransformerConfig(vocab_size=50, block_size=16, n_layers=1, n_heads=2, d_model=8))
-    >>> len([token for token in stream(model, [1, 2, 3], max_new_tokens=5, top_p=0.9)])
-    5
+    >>> count = torch.nn.Embedding.from_pretrained(99 * torch.eye(5).roll(1, dims=1))  # a model: after 0 comes 1, ...
+    >>> for token in stream(count, torch.tensor([0]), max_new_tokens=3):
+    ...     print(token, end=" ")
+    1 2 3
     """
     call = GenerationCall(
         model, ids, max_new_tokens, stop, use_cache, block_size, return_log_probs, repetition_penalty,
@@ -153,12 +153,9 @@ def stream_text(
     The pieces together are `tokenizer.decode` of the new tokens, up to the first stop. A stop string is found across
     the borders of tokens. Raises what `generate` raises, when it is called, and ValueError for an empty stop string.
 
-    >>> from transformer_nb import CharTokenizer, LanguageModel, TransformerConfig, stream_text
-    >>> tokenizer = CharTokenizer.from_text("to be or not to be")
-    >>> model = LanguageModel(TransformerConfig(tokenizer.vocab_size, block_size=16, n_layers=1, n_heads=2, d_model=8))
-    >>> pieces = stream_text(model, tokenizer, "to be", max_new_tokens=5)
-    >>> len("".join(pieces))
-    5
+    >>> count = torch.nn.Embedding.from_pretrained(99 * torch.eye(5).roll(1, dims=1))  # a model: after 0 comes 1, ...
+    >>> list(stream_text(count, CharTokenizer("abcde"), "ab", max_new_tokens=3))
+    ['c', 'd', 'e']
     """
     tokens, strings = split_stop(stop)
     ids = encode_prompt(tokenizer, prompt)
