@@ -161,6 +161,10 @@ def evaluate(
     each token after the first is predicted once. Of batches, each target that counts has the same
     weight. The model may be on any device, and keeps its mode. Raises TypeError or ValueError if
     there is nothing to predict, or if the model and the data do not go together.
+
+    >>> uniform = torch.nn.Embedding.from_pretrained(torch.zeros(4, 4))  # any module from ids to logits
+    >>> round(evaluate(uniform, torch.tensor([0, 1, 2, 3]), block_size=3), 4)  # ln 4
+    1.3863
     """
     return loss_of_batches(model, evaluation_batches(model, ids, batch_size, block_size), loss)
 
@@ -194,7 +198,7 @@ def make_trainer(
 def train(
     model: nn.Module,  # from token ids to logits; trained in place
     ids: Integer[Tensor, "train"] | Iterable,  # a text as token ids, or batches
-    config: TrainingConfig,
+    config: TrainingConfig,  # how: steps, batch size, learning rate and the like
     validation_ids: Integer[Tensor, "validation"] | Iterable | None = None,  # to evaluate on
     on_evaluate: Callable[[History], bool | None] | None = None,  # called after each evaluation
     directory: str | Path | None = None,  # for checkpoints and metrics; None: nothing is written
@@ -238,6 +242,11 @@ def train(
     Raises TypeError or ValueError for arguments that do not go together, or for a model that cannot
     be saved to `directory`; OSError if nothing can be written; FloatingPointError if the loss is
     not finite or has exploded.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=3, block_size=4, n_layers=1, n_heads=1, d_model=8))
+    >>> history = train(model, torch.tensor([0, 1, 2] * 20), TrainingConfig(steps=60, learning_rate=0.02, warmup_steps=5))
+    >>> history.steps_done, generate(model, torch.tensor([0]), max_new_tokens=4, temperature=0)
+    (60, tensor([0, 1, 2, 0, 1]))
     """
     if directory is not None:
         check_can_be_saved(check_model(model), tokenizer)

@@ -126,7 +126,10 @@ def check_rotary_scaling(
 class TransformerConfig:
     """The sizes of a Transformer and the names of its parts, by the symbols of Vaswani et al. (2017).
 
-    The defaults are GPT-2's choices; `preset("paper")` has the paper's. Raises ValueError for an invalid value."""
+    The defaults are GPT-2's choices; `preset("paper")` has the paper's. Raises ValueError for an invalid value.
+
+    >>> TransformerConfig(d_model=64, n_heads=4).d_k, TransformerConfig.preset("paper").norm_first
+    (16, False)"""
 
     vocab_size: int = config_field(256, "number of different tokens")
     block_size: int = config_field(64, "tokens in a window: the longest context that the model is trained on")

@@ -154,6 +154,11 @@ def to_huggingface(
 
     Raises ValueError with the name of an option or a module that no family has, FileExistsError for
     a directory that is not empty, and OSError where writing fails; then nothing is left behind.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8))
+    >>> to_huggingface(model, "published")
+    >>> type(from_huggingface("published")).__name__
+    'LanguageModel'
     """
     family, config = find_description(model, kind)
     for name, value in options.items():

@@ -167,6 +167,12 @@ def from_huggingface(
     It takes token ids and returns the original's logits, or its last vectors where it has no head.
     Raises FileNotFoundError for a directory without a model, OSError where it cannot be read, and
     ValueError with the name of a class, an option or a weight that cannot be converted.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8))
+    >>> to_huggingface(model, "published")
+    >>> ids = torch.tensor([[0, 1, 2]])
+    >>> torch.allclose(from_huggingface("published")(ids), model(ids), atol=1e-5)
+    True
     """
     if isinstance(model, nn.Module):
         names = [c.__name__ for c in type(model).__mro__]
