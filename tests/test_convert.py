@@ -41,12 +41,14 @@ from transformers import (
 )
 
 from transformer_nb.attention import causal_mask, dependency_matrix, leak_test, padding_mask
+from transformer_nb.config.initialization import ShapesOnly
 from transformer_nb.config.model import PARTS
 from transformer_nb.convert import FAMILIES, from_huggingface, from_torch, to_huggingface
 from transformer_nb.convert import bert
 from transformer_nb.convert.comparison import parity
 from transformer_nb.convert.family import check_options, with_defaults
 from transformer_nb.convert.files import StoredWeight
+from transformer_nb.convert.huggingface import find_kind
 from transformer_nb.convert.options import HUGGINGFACE_ACTIVATIONS
 from transformer_nb.convert.torch_modules import TORCH_NAMES
 from transformer_nb.convert.weights import load_weights, rename_parameter
@@ -55,7 +57,7 @@ from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.positional_encoding import sinusoidal_encoding
 from transformer_nb.runs.checkpoints import load_checkpoint, save_checkpoint
 from transformer_nb.seq2seq.decoding import beam_search, greedy_decode
-from transformer_nb.transformer import Encoder, EncoderDecoder, InputEmbedding, LanguageModel
+from transformer_nb.transformer import Encoder, EncoderDecoder, InputEmbedding, LanguageModel, count_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 transformers.logging.set_verbosity_error()
@@ -777,6 +779,57 @@ def test_a_class_of_another_family_is_not_read_as_this_one(kind, unsaid, tmp_pat
     assert isinstance(from_huggingface(tmp_path, kind="MistralForCausalLM"), LanguageModel)
     with pytest.raises(ValueError, match="cannot be converted"):
         from_huggingface(SWEPT["Mistral"](), kind=kind)
+
+
+# Configurations as they were published, with the parameters that the models have.
+# fmt: off
+PUBLISHED = {
+    "gpt2": dict(activation_function="gelu_new", architectures=["GPT2LMHeadModel"], attn_pdrop=0.1, bos_token_id=50256, embd_pdrop=0.1, eos_token_id=50256, initializer_range=0.02, layer_norm_epsilon=1e-05, model_type="gpt2", n_ctx=1024, n_embd=768, n_head=12, n_layer=12, n_positions=1024, resid_pdrop=0.1, summary_activation=None, summary_first_dropout=0.1, summary_proj_to_labels=True, summary_type="cls_index", summary_use_proj=True, task_specific_params={"text-generation": {"do_sample": True, "max_length": 50}}, vocab_size=50257),
+    "distilgpt2": dict(_num_labels=1, activation_function="gelu_new", architectures=["GPT2LMHeadModel"], attn_pdrop=0.1, bos_token_id=50256, embd_pdrop=0.1, eos_token_id=50256, id2label={"0": "LABEL_0"}, initializer_range=0.02, label2id={"LABEL_0": 0}, layer_norm_epsilon=1e-05, model_type="gpt2", n_ctx=1024, n_embd=768, n_head=12, n_layer=6, n_positions=1024, resid_pdrop=0.1, summary_activation=None, summary_first_dropout=0.1, summary_proj_to_labels=True, summary_type="cls_index", summary_use_proj=True, task_specific_params={}, vocab_size=50257),
+    "bert-base-uncased": dict(architectures=["BertForMaskedLM"], attention_probs_dropout_prob=0.1, gradient_checkpointing=False, hidden_act="gelu", hidden_dropout_prob=0.1, hidden_size=768, initializer_range=0.02, intermediate_size=3072, layer_norm_eps=1e-12, max_position_embeddings=512, model_type="bert", num_attention_heads=12, num_hidden_layers=12, pad_token_id=0, position_embedding_type="absolute", transformers_version="4.6.0.dev0", type_vocab_size=2, use_cache=True, vocab_size=30522),
+    "bert-base-chinese": dict(architectures=["BertForMaskedLM"], attention_probs_dropout_prob=0.1, directionality="bidi", hidden_act="gelu", hidden_dropout_prob=0.1, hidden_size=768, initializer_range=0.02, intermediate_size=3072, layer_norm_eps=1e-12, max_position_embeddings=512, model_type="bert", num_attention_heads=12, num_hidden_layers=12, pad_token_id=0, pooler_fc_size=768, pooler_num_attention_heads=12, pooler_num_fc_layers=3, pooler_size_per_head=128, pooler_type="first_token_transform", type_vocab_size=2, vocab_size=21128),
+    "roberta-base": dict(architectures=["RobertaForMaskedLM"], attention_probs_dropout_prob=0.1, bos_token_id=0, eos_token_id=2, hidden_act="gelu", hidden_dropout_prob=0.1, hidden_size=768, initializer_range=0.02, intermediate_size=3072, layer_norm_eps=1e-05, max_position_embeddings=514, model_type="roberta", num_attention_heads=12, num_hidden_layers=12, pad_token_id=1, type_vocab_size=1, vocab_size=50265),
+    "xlm-roberta-base": dict(architectures=["XLMRobertaForMaskedLM"], attention_probs_dropout_prob=0.1, bos_token_id=0, eos_token_id=2, hidden_act="gelu", hidden_dropout_prob=0.1, hidden_size=768, initializer_range=0.02, intermediate_size=3072, layer_norm_eps=1e-05, max_position_embeddings=514, model_type="xlm-roberta", num_attention_heads=12, num_hidden_layers=12, output_past=True, pad_token_id=1, position_embedding_type="absolute", transformers_version="4.17.0.dev0", type_vocab_size=1, use_cache=True, vocab_size=250002),
+    "distilbert": dict(activation="gelu", architectures=["DistilBertForMaskedLM"], attention_dropout=0.1, dim=768, dropout=0.1, hidden_dim=3072, initializer_range=0.02, max_position_embeddings=512, model_type="distilbert", n_heads=12, n_layers=6, pad_token_id=0, qa_dropout=0.1, seq_classif_dropout=0.2, sinusoidal_pos_embds=False, tie_weights_=True, transformers_version="4.10.0.dev0", vocab_size=30522),
+    "opus-mt": dict(_name_or_path="x", _num_labels=3, activation_dropout=0.0, activation_function="swish", add_bias_logits=False, add_final_layer_norm=False, architectures=["MarianMTModel"], attention_dropout=0.0, bad_words_ids=[[58100]], bos_token_id=0, classif_dropout=0.0, classifier_dropout=0.0, d_model=512, decoder_attention_heads=8, decoder_ffn_dim=2048, decoder_layerdrop=0.0, decoder_layers=6, decoder_start_token_id=58100, decoder_vocab_size=58101, dropout=0.1, encoder_attention_heads=8, encoder_ffn_dim=2048, encoder_layerdrop=0.0, encoder_layers=6, eos_token_id=0, extra_pos_embeddings=58101, forced_eos_token_id=0, id2label={"0": "LABEL_0"}, init_std=0.02, is_encoder_decoder=True, label2id={"LABEL_0": 0}, max_length=512, max_position_embeddings=512, model_type="marian", normalize_before=False, normalize_embedding=False, num_beams=4, num_hidden_layers=6, pad_token_id=58100, scale_embedding=True, share_encoder_decoder_embeddings=True, static_position_embeddings=True, transformers_version="4.22.0.dev0", use_cache=True, vocab_size=58101),
+    "llama-2": dict(_name_or_path="meta-llama/Llama-2-7b-hf", architectures=["LlamaForCausalLM"], bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=4096, initializer_range=0.02, intermediate_size=11008, max_position_embeddings=4096, model_type="llama", num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=32, pretraining_tp=1, rms_norm_eps=1e-05, rope_scaling=None, tie_word_embeddings=False, torch_dtype="float16", transformers_version="4.31.0.dev0", use_cache=True, vocab_size=32000),
+    "llama-3.2-1b": dict(architectures=["LlamaForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=128000, eos_token_id=[128001, 128008], head_dim=64, hidden_act="silu", hidden_size=2048, initializer_range=0.02, intermediate_size=8192, max_position_embeddings=131072, mlp_bias=False, model_type="llama", num_attention_heads=32, num_hidden_layers=16, num_key_value_heads=8, pretraining_tp=1, rms_norm_eps=1e-05, rope_scaling={"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"}, rope_theta=500000.0, tie_word_embeddings=True, torch_dtype="bfloat16", transformers_version="4.45.0.dev0", use_cache=True, vocab_size=128256),
+    "mistral-7b": dict(architectures=["MistralForCausalLM"], bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=4096, initializer_range=0.02, intermediate_size=14336, max_position_embeddings=32768, model_type="mistral", num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=8, rms_norm_eps=1e-05, rope_theta=10000.0, sliding_window=4096, tie_word_embeddings=False, torch_dtype="bfloat16", transformers_version="4.34.0.dev0", use_cache=True, vocab_size=32000),
+    "qwen2.5": dict(architectures=["Qwen2ForCausalLM"], attention_dropout=0.0, bos_token_id=151643, eos_token_id=151645, hidden_act="silu", hidden_size=896, initializer_range=0.02, intermediate_size=4864, max_position_embeddings=32768, max_window_layers=21, model_type="qwen2", num_attention_heads=14, num_hidden_layers=24, num_key_value_heads=2, rms_norm_eps=1e-06, rope_theta=1000000.0, sliding_window=32768, tie_word_embeddings=True, torch_dtype="bfloat16", transformers_version="4.43.1", use_cache=True, use_sliding_window=False, vocab_size=151936),
+    "qwen3": dict(architectures=["Qwen3ForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=151643, eos_token_id=151645, head_dim=128, hidden_act="silu", hidden_size=1024, initializer_range=0.02, intermediate_size=3072, max_position_embeddings=40960, max_window_layers=28, model_type="qwen3", num_attention_heads=16, num_hidden_layers=28, num_key_value_heads=8, rms_norm_eps=1e-06, rope_scaling=None, rope_theta=1000000, sliding_window=None, tie_word_embeddings=True, torch_dtype="bfloat16", transformers_version="4.51.0", use_cache=True, use_sliding_window=False, vocab_size=151936),
+    "gemma-2b": dict(architectures=["GemmaForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=2, eos_token_id=1, head_dim=256, hidden_act="gelu", hidden_activation=None, hidden_size=2048, initializer_range=0.02, intermediate_size=16384, max_position_embeddings=8192, model_type="gemma", num_attention_heads=8, num_hidden_layers=18, num_key_value_heads=1, pad_token_id=0, rms_norm_eps=1e-06, rope_scaling=None, rope_theta=10000.0, torch_dtype="bfloat16", transformers_version="4.38.0.dev0", use_cache=True, vocab_size=256000),
+}
+# fmt: on
+COUNTS = {
+    "gpt2": 124_439_808,
+    "distilgpt2": 81_912_576,
+    "bert-base-uncased": 109_514_298,
+    "bert-base-chinese": 102_290_312,
+    "roberta-base": 124_697_433,
+    "xlm-roberta-base": 278_295_186,
+    "distilbert": 66_985_530,
+    "opus-mt": 73_944_309,  # sinusoids are not parameters here, the bias of the logits is
+    "llama-2": 6_738_415_616,
+    "llama-3.2-1b": 1_235_814_400,
+    "mistral-7b": 7_241_732_096,
+    "qwen2.5": 494_032_768,
+    "qwen3": 596_049_920,
+    "gemma-2b": 2_506_172_416,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_was_published_is_read_with_as_many_parameters(name):
+    config = PUBLISHED[name]
+    family = FAMILIES[find_kind(config["architectures"])]
+    complete = with_defaults(family, config)
+    check_options(family, complete)
+    with ShapesOnly():
+        ours = family.build(complete)
+    assert count_parameters(ours) == COUNTS[name]
+    again = with_defaults(family, family.describe(ours))
+    with ShapesOnly():
+        assert family.build(again).config == ours.config
 
 
 def test_the_table_of_families_has_a_row_for_each_class():

@@ -219,11 +219,10 @@ MARIAN = ModelFamily(
         add_final_layer_norm=False,
         add_bias_logits=False,
         static_position_embeddings=True,
-        extra_pos_embeddings=0,
     ),
     unused=(
         "activation_dropout encoder_layerdrop decoder_layerdrop classif_dropout"
-        " force_bos_token_to_be_generated"
+        " force_bos_token_to_be_generated extra_pos_embeddings"
     ).split(),
     names={
         "encoder.embed_tokens": "embedding.tokens",

@@ -46,7 +46,8 @@ UNUSED_OPTIONS = frozenset(
     begin_suppress_tokens bad_words_ids max_length min_length max_new_tokens do_sample
     early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p
     repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
-    num_return_sequences exponential_decay_length_penalty remove_invalid_values
+    xla_device eos_token_ids is_composition keys_to_ignore_at_inference transformers.js_config
+    unsloth_fixed unsloth_version num_return_sequences exponential_decay_length_penalty remove_invalid_values
     """.split()
 )  # names in a config.json that change neither logits nor vectors, in any family
 
