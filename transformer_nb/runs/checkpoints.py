@@ -29,10 +29,16 @@ from ..tokenization import load_tokenizer
 
 # %% ../../nbs/workshop/checkpoints.ipynb #b296443f
 class Checkpoint(NamedTuple):
-    "What `load_checkpoint` found."
+    """What `load_checkpoint` found.
+
+    >>> model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8))
+    >>> save_checkpoint("run", model, CharTokenizer("abc"))
+    >>> model, tokenizer, training = load_checkpoint("run")
+    >>> tokenizer.decode([2, 0, 1]), training
+    ('cab', None)"""
 
     model: nn.Module  # in evaluation mode, on the CPU
-    tokenizer: AnyTokenizer | None
+    tokenizer: AnyTokenizer | None  # if one was saved
     training: dict | None  # for `train(..., resume=...)`: plain values, and "tensors" by name
 
 
@@ -43,7 +49,7 @@ STAGES = {STAGE, f"{STAGE}.new", f"{STAGE}.old"}
 def save_checkpoint(
     directory: str | Path,  # made where there is none; its checkpoint is replaced as a whole
     model: nn.Module,  # of a class in `MODELS`, such as a `LanguageModel`, `EncoderDecoder` or `Encoder`
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | None = None,  # saved beside it, for `load_checkpoint`
     training: dict | None = None,  # `Trainer.state_dict()`
 ) -> None:
     """Write weights, configuration, tokenizer and training state to a directory, all or nothing.
@@ -55,12 +61,10 @@ def save_checkpoint(
     weights that are not finite, and OSError where nothing can be written; whatever was there before
     stays whole.
 
-    >>> import tempfile
-    >>> from transformer_nb import LanguageModel, TransformerConfig
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> save_checkpoint(folder.name + "/model", LanguageModel(TransformerConfig(5, 4, 1, 1, 4)))
-    >>> load_checkpoint(folder.name + "/model").model.config.d_model
-    4
+    >>> model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8))
+    >>> save_checkpoint("run", model, CharTokenizer("abc"))
+    >>> load_checkpoint("run").tokenizer.encode("cab")
+    tensor([2, 0, 1])
     """
     model = unwrap_model(model)
     check_can_be_saved(model, tokenizer)
@@ -149,10 +153,11 @@ def load_checkpoint(
     Raises FileNotFoundError where there is no checkpoint, ValueError where it is damaged or of
     another program.
 
-    >>> load_checkpoint("no such directory")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: no checkpoint in no such directory: train one, or give the directory that training wrote
+    >>> model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8))
+    >>> save_checkpoint("run", model)
+    >>> ids = torch.tensor([[0, 1, 2]])
+    >>> torch.equal(load_checkpoint("run").model(ids), model(ids))
+    True
     """
     path = resolve_path(directory)
     for _ in range(MOST_ATTEMPTS):
