@@ -563,7 +563,7 @@ convert.huggingface
     check_counts(family, config, weights) -> pass  # a billion layers are built
 convert.export
     if not found: -> if True:  # what a family does not have is written
-    if parts.get(name) is not made.get(name): -> if False:  # a module of one's own is written as the usual one
+    if type(parts.get(name)) is not type(made.get(name)): -> if False:  # a module of one's own is written as the usual one
     weight.clone() if shared or part else weight -> weight  # a file holds no part of a tensor
     or any(directory.iterdir()) -> or False  # written over what was there
 convert.comparison

@@ -27,6 +27,7 @@ from transformer_nb.convert import FAMILIES
 from transformer_nb.convert.comparison import parity
 from transformer_nb.inference.cache import KVCache
 from transformer_nb.modern.rotary import rotary_frequencies
+from transformer_nb.positional_encoding import RotaryPositionalEncoding
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -248,7 +249,7 @@ OURS = dict(norm="rms", feed_forward="gated", positions="rotary", activation="si
     [
         (dict(bias=False, qkv_bias=False, out_bias=True), "out_bias"),
         (dict(bias=False, qk_norm=True, sliding_window=[3, 4]), r"sliding_window=\[3, 4\]"),
-        (dict(bias=True, sliding_window=3), "sliding_window=3"),
+        (dict(bias=True, sliding_window=3), "sliding_window=3|out_bias=True"),
         (dict(bias=False, positions="none"), "positions"),
         (dict(bias=False, norm="layer"), "norm"),
         (dict(bias=False, scale_embeddings=True), "scale_embeddings"),
@@ -257,6 +258,24 @@ OURS = dict(norm="rms", feed_forward="gated", positions="rotary", activation="si
 def test_what_no_family_has_is_not_written(options, says, tmp_path, shapes_unchecked):
     with pytest.raises(ValueError, match=says) as error:
         to_huggingface(LanguageModel(small_config(**{**OURS, **options})), tmp_path / "out")
+    assert one_line(error) and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda model: setattr(model.stack.layers[1].attention, "sliding_window", 3), "layers.1.attention.sliding_window=3 was set later .* only None"),
+        (lambda model: setattr(model.stack.layers[0].residual1.norm, "eps", 0.5), "layers.0.residual1.norm.eps=0.5 was set later .* only 1e-05"),
+        (lambda model: setattr(model.stack.layers[0].feed_forward, "activation", torch.sin), "feed_forward.activation=its own was set later"),
+        (lambda model: setattr(model.stack.layers[0].attention, "forward", torch.sin), "attention.forward=its own was set later"),
+        (lambda model: setattr(model.stack.layers[0].attention, "rotary", RotaryPositionalEncoding(8, 2, 77.0)), "attention.rotary"),
+    ],
+)
+def test_what_was_set_in_a_layer_is_not_lost_on_the_way_out(change, says, tmp_path, shapes_unchecked):
+    model = LanguageModel(small_config(**OURS, bias=False))
+    change(model)
+    with pytest.raises(ValueError, match=says) as error:
+        to_huggingface(model, tmp_path / "out")
     assert one_line(error) and not any(tmp_path.iterdir())
 
 

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_same, one_line, randomize, short_run, small_config, small_language_model, text_and_model
+from helpers import assert_same, one_line, randomize, short_run, small_config, small_encoder_decoder, small_language_model, text_and_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_compile import compiled
@@ -16,6 +17,7 @@ from transformer_nb import (
     MultiHeadAttention,
     TransformerConfig,
     activations,
+    beam_search,
     count_parameters,
     generate,
     load_checkpoint,
@@ -147,6 +149,18 @@ def test_a_window_reaches_as_far_back_as_it_says(window):
     changed = [model(ids.index_fill(1, torch.tensor(j), (ids[0, j] + 1) % 13)) for j in range(8)]
     reaches = torch.stack([(logits - model(ids)).abs().amax(-1)[0] > 1e-6 for logits in changed], dim=1)  # (query, key)
     assert reaches.equal(sliding_window_mask(8, window)) and reaches.sum() == sum(min(i + 1, window) for i in range(8))
+
+
+def test_each_layer_has_its_own_window():
+    model = small_language_model(d_model=12, **{**GROUPED, "sliding_window": [None, 3]})
+    assert [layer.attention.sliding_window for layer in model.stack.layers] == [None, 3]
+    assert small_config(attention="grouped_query", sliding_window=[np.int64(4), 4]).sliding_window == 4
+
+
+def test_a_translator_of_grouped_queries_searches_with_a_cache_as_without(shapes_unchecked):
+    model, source = small_encoder_decoder(d_model=12, **GROUPED), torch.randint(3, 13, (3, 5))
+    (cached, scores), (plain, expected) = (beam_search(model, source, 8, 1, 2, 3, use_cache=use_cache) for use_cache in (True, False))
+    assert cached.equal(plain) and scores.allclose(expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("shapes_unchecked")
