@@ -4,6 +4,7 @@ import gc
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_nb.generation import generate
+from transformer_nb.inference import calls
 from transformer_nb.inference.calls import SWITCHED, evaluation_mode
 from transformer_nb.inference.conversation import Conversation
 from transformer_nb.inference.streaming import PieceDecoder, stream, stream_text, text_before_stop
@@ -173,6 +175,60 @@ def test_a_generator_may_be_collected_while_another_call_switches_modes(monkeypa
     done.start()
     done.join(60)
     assert not done.is_alive() and other.training and model.training and not SWITCHED
+
+
+def interrupted_at(number, work):
+    "Whether work was interrupted: by Ctrl-C before the line of this number that it runs in the module of evaluation mode."
+    lines = iter(range(number + 1))
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename != calls.__file__:
+            return None
+        if event == "line" and frame.f_lineno not in NO_SIGNAL_BEFORE and next(lines, None) == number:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+# Python looks for signals after calls and at the ends of loops, so not before the first call of a `finally` or a `with`.
+NO_SIGNAL_BEFORE = {
+    number
+    for number, line in enumerate(Path(calls.__file__).read_text(encoding="utf-8").splitlines(), 1)
+    if line.strip().startswith(("LEAVING.append(", "BUSY.discard(", "with LOCK", "try:"))
+}
+
+
+def test_ctrl_c_at_any_line_is_made_good_by_the_next_call():
+    class Hears(torch.nn.Dropout):
+        def train(self, mode=True):
+            return super().train(mode)
+
+    model = torch.nn.Sequential(torch.nn.Dropout(), Hears(), torch.nn.Sequential(torch.nn.Dropout()))
+    model[2].eval()
+    before, number = state(model), 0
+
+    def work():
+        with evaluation_mode(model):
+            assert not any(module.training for module in model.modules())
+
+    while interrupted_at(number, work):
+        number += 1
+        work()
+        assert state(model) == before and not calls.LEAVING and not calls.BUSY
+    assert 40 < number < 400
+    together = threading.Thread(target=work, daemon=True)
+    together.start()
+    together.join(60)
+    assert not together.is_alive(), "the lock is held"
 
 
 # Text.

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from .any_model import device_of, language_model_of, takes_cache
 from .prompts import Prompts, as_prompts, check_vocabulary, pad_left
 
-# %% ../../nbs/workshop/generation_calls.ipynb #c1177fe3
+# %% ../../nbs/workshop/generation_calls.ipynb #c6b0ccb5
 LOCK = RLock()
 SWITCHED: dict[int, tuple[nn.Module, set]] = {}  # the modules in evaluation mode for a while, each with its users
 LEAVING: deque = deque()  # users that have left, and the modules to put back
-BUSY: list = []  # not empty while a thread changes SWITCHED
+BUSY: set = set()  # not empty while a thread changes SWITCHED
 
 
 @contextmanager
@@ -40,7 +40,11 @@ def evaluation_mode(
         yield
     finally:
         LEAVING.append((modules, user))
-        put_back()
+        try:
+            put_back()
+        except KeyboardInterrupt:  # in the middle of it: finish, then stop
+            put_back()
+            raise
 
 
 def switch_to_evaluation(
@@ -49,8 +53,8 @@ def switch_to_evaluation(
 ) -> None:
     "Puts a model into evaluation mode, and writes down the modules that were in training mode before."
     with LOCK:
-        BUSY.append(user)
         try:
+            BUSY.add(user)
             for module in modules:
                 if module.training or id(module) in SWITCHED:
                     SWITCHED.setdefault(id(module), (module, set()))[1].add(user)
@@ -58,7 +62,7 @@ def switch_to_evaluation(
                 with suppress(NotImplementedError):  # a program of torch.export stays in the mode of its export
                     modules[0].eval()
         finally:
-            BUSY.pop()
+            BUSY.discard(user)
     put_back()
 
 
@@ -68,12 +72,13 @@ def put_back() -> None:
         with LOCK:  # waits for a thread that is putting back what we have left
             if BUSY:  # this thread was interrupted inside the lock, and comes here again when it leaves
                 return
-            BUSY.append(LEAVING)
             try:
+                BUSY.add("put back")
                 while LEAVING:
-                    release(*LEAVING.popleft())
+                    release(*LEAVING[0])
+                    LEAVING.popleft()  # only now: an interrupted one is put back by the next call
             finally:
-                BUSY.pop()
+                BUSY.discard("put back")
         if not LEAVING:
             return
 
@@ -89,8 +94,8 @@ def release(
     unused = {id(module) for module in used if not SWITCHED[id(module)][1]}
     for module in used:  # from the model down to its parts
         if id(module) in unused:
-            del SWITCHED[id(module)]
             set_training(module, unused)
+            del SWITCHED[id(module)]
 
 
 def set_training(

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['state_of_weights', 'CachedLogits', 'Conversation']
 
-# %% ../../nbs/workshop/conversation.ipynb #dc38133f
+# %% ../../nbs/workshop/conversation.ipynb #d465fb9b
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 
 import torch
 from jaxtyping import Float, Int
@@ -85,7 +85,7 @@ class CachedLogits:
                     new.update(*old.entries())
         return larger
 
-# %% ../../nbs/workshop/conversation.ipynb #4fd81baf
+# %% ../../nbs/workshop/conversation.ipynb #16c8e518
 class Conversation:
     """A text that grows in turns: what you say, and what the model writes after it.
 
@@ -108,7 +108,7 @@ class Conversation:
         language_model_of(model)
         self.model, self.tokenizer, self.block_size = model, tokenizer, block_size
         self.ids = torch.empty(0, dtype=torch.long)
-        self.next_logits, self.turn, self.lock = CachedLogits(), 0, Lock()
+        self.next_logits, self.turn, self.lock = CachedLogits(), 0, RLock()
 
     def reply(
         self,
@@ -162,7 +162,7 @@ class Conversation:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        "Lets one thread in. Raises RuntimeError for another one, instead of waiting."
+        "Lets one thread in, again too: Ctrl-C must not lock it out. Raises RuntimeError for another one, instead of waiting."
         if not self.lock.acquire(blocking=False):
             raise RuntimeError("another thread is in this conversation: give each thread a Conversation of its own; they may share the model")
         try:
@@ -181,7 +181,7 @@ class Conversation:
                 if turn != self.turn:
                     raise RuntimeError("the conversation has gone on: an answer to an earlier turn cannot be continued")
                 step = next(steps, None)
-                if step is None:
+                if step is None or turn != self.turn:  # a hook of the model may have replied
                     return
                 self.ids = torch.cat((self.ids, step[0][0].to(self.ids.device)))
             yield step[0].item()
