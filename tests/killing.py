@@ -1,4 +1,6 @@
-"""Training runs that die at a counted event: `python killing.py OPTIONS` trains as `transformer-nb train OPTIONS` does.
+"""Training runs that die at a counted event: `python killing.py FOLDER OPTIONS` trains as `transformer-nb train OPTIONS` does.
+
+With `pairs` or `encoder` as the first option, it trains a translator, or a language model that attends to both sides.
 
 Each line of standard input asks for one run: a folder with a text.txt, a number, and a word. The run kills itself at the event
 of that number among the events whose name contains the word; at 0 it is never killed. The answer is a line of JSON: the exit
@@ -17,7 +19,10 @@ import safetensors.torch
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from transformer_nb import EncoderDecoder, PairBatches, PairTokenizer, TrainingConfig, TransformerConfig, load_checkpoint, train
 from transformer_nb.__main__ import main
+from transformer_nb.convert.bert import BertConfig, MaskedLanguageModel
+from transformer_nb.runs.checkpoints import newest_checkpoint
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")  # Python reports these to audit hooks
 HUNG = 600  # seconds; a run takes about one, so only one that never ends is stopped by this
@@ -65,7 +70,29 @@ class Events:
         register_optimizer_step_post_hook(lambda *_: self.happen("optimizer"))
 
 
+def learn_batches(folder, kind, options):
+    "Trains a translator or an encoder on a few batches; goes on where there is a checkpoint."
+    values = {name.removeprefix("--").replace("-", "_"): int(value) for name, value in zip(options[::2], options[1::2])}
+    tokenizer, directory = PairTokenizer("abcdef"), f"{folder}/run"
+    rows = [tokenizer.encode(texts) for texts in (["abc", "fed", "ba"], ["ccc", "a", "defa"])]
+    sizes = dict(vocab_size=tokenizer.vocab_size, block_size=8, n_layers=1, n_heads=2, d_model=8, dropout=0.1)
+    torch.manual_seed(0)
+    if kind == "pairs":
+        model = EncoderDecoder(TransformerConfig(**sizes, positions="sinusoidal"), TransformerConfig(**{**sizes, "n_layers": 2}, positions="sinusoidal"))
+        batches = list(PairBatches([(x, x.flip(0)) for x in rows]))
+    else:
+        model, batches = MaskedLanguageModel(BertConfig(**sizes)), [(x.masked_fill(x == 3, 2), x) for x in rows]
+    state = None
+    if newest_checkpoint(directory):
+        model, tokenizer, state = load_checkpoint(directory)
+    config = TrainingConfig(**values, seed=5, device="cpu")
+    train(model, batches, config, batches, directory=directory, tokenizer=tokenizer, resume=state)
+    return 0
+
+
 def learn(folder, options):
+    if options[0] in ("pairs", "encoder"):
+        return learn_batches(folder, options[0], [option for option in options[1:] if option != "--resume"])
     return main(["train", "--data", f"{folder}/text.txt", "--out", f"{folder}/run", *options])
 
 

@@ -14,19 +14,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TEXT, TORTURE, one_line, randomize, same_weights, short_run, small_encoder_decoder, small_language_model, text_and_model, torture, weights
-from hypothesis import given, settings
+from helpers import TEXT, TORTURE, one_line, randomize, same_weights, short_run, small_config, small_encoder_decoder, small_language_model, text_and_model, torture, weights
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import transformer_nb.runs.checkpoints as checkpoints
 from transformer_nb.config.model import PARTS
+from transformer_nb.convert.bert import BertConfig
 from transformer_nb.layer_norm import LayerNorm
 from transformer_nb.__main__ import main
 from transformer_nb.runs.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from transformer_nb.runs.directory import RunDirectory, read_metrics
+from transformer_nb.seq2seq.pairs import PairBatches, PairTokenizer
 from transformer_nb.tokenization import BPETokenizer, CharTokenizer
 from transformer_nb.training import TrainingConfig, make_trainer, train
-from transformer_nb.transformer import LanguageModel
+from transformer_nb.transformer import Encoder, EncoderDecoder, LanguageModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the copies do nothing but files
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")  # that Python tells its audit hooks of
@@ -246,6 +248,42 @@ def test_whenever_it_ends_the_old_checkpoint_is_there_or_the_new_one(tmp_path, s
     assert set(found) == {1.0, 2.0} and len(found) > 10 and (happen is no_room or found == sorted(found))
 
 
+def old_or_new(path):
+    "Which of two runs a directory holds: model, metrics and best model all of one."
+    value = mark(path)
+    best = load_checkpoint(path / "best").model.stack.norm.bias[0].item() if newest_checkpoint(path / "best") else None
+    return value, [row["loss"] for row in read_metrics(path)], best
+
+
+def run_over(path, value):
+    "A run that logs, saves its best model if it is the first of two, and saves."
+    run = RunDirectory(path)
+    run.log(1, loss=value)
+    if value != 2:
+        run.save_best(marked(value), None)
+    run.save(10 - int(value), marked(value), None, {"tensors": {"x": torch.tensor(value)}})
+    run.log(10, loss=value)
+    run.close()
+
+
+@pytest.mark.parametrize("first", [1.0, 3.0])
+def test_a_new_run_replaces_an_old_one_as_a_whole_whenever_it_is_killed(tmp_path, first):
+    found, path = [], tmp_path / "m"
+    for number in range(1, MOST_OPERATIONS, 1 if TORTURE else 5):
+        shutil.rmtree(path, ignore_errors=True)
+        run_over(path, first)
+        whole = old_or_new(path)
+        status = in_a_copy(number, die, lambda: run_over(path, 2.0))
+        if status == 0:
+            break
+        seen = mark(path), [row["loss"] for row in read_metrics(path)]
+        assert seen == whole[:2] or seen[0] == 2 and set(seen[1]) == {2.0}, number
+        RunDirectory(path, step=10).close()  # it goes on: what was left in the middle is finished or removed
+        assert old_or_new(path) == (whole if seen[0] == first else (2.0, seen[1], None)), number
+        found.append(seen[0])
+    assert status == 0 and found == sorted(found, reverse=first > 2) and set(found) == {first, 2.0} and len(found) > 8
+
+
 @pytest.mark.parametrize("most", [1, 10, 100, 300, 1000, 2000, 4000])
 def test_a_file_that_cannot_grow_costs_nothing_that_was_whole(tmp_path, most):
     save_alone(tmp_path / "m", 1.0)
@@ -291,7 +329,8 @@ class Runs:
 
     def __init__(self, folder, *options):
         self.folder = folder
-        command = [sys.executable, Path(__file__).with_name("killing.py"), self.new("warm"), *RUN, *options]
+        run = [] if options[:1] in (("pairs",), ("encoder",)) else RUN
+        command = [sys.executable, Path(__file__).with_name("killing.py"), self.new("warm"), *run, *options]
         environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[2])}
         self.log = open(folder / "log", "w")
         self.process = subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, stderr=self.log, text=True)
@@ -355,6 +394,23 @@ def test_a_run_killed_again_and_again_ends_in_the_weights_of_one_that_was_not(ru
 def test_a_step_that_is_measured_and_saved_is_logged_once(runs):
     runs.kill("killed", 2, "step-000009.new")  # at step 6 there is a checkpoint, then a look at the validation text
     runs.ends_as_if_never_killed("killed")
+
+
+@pytest.mark.parametrize("runs", ["pairs --steps 12 --save-every 4 --eval-every 4", "encoder --steps 12 --save-every 4 --eval-every 4"], indirect=True)
+def test_a_translator_or_an_encoder_that_is_killed_ends_in_the_same_weights(runs):
+    for number, word in [(2, "gradient"), (1, "half of model.safetensors"), (2, "os.rename step"), (1, "os.link"), (3, "optimizer")]:
+        runs.kill("killed", number, word)
+    runs.ends_as_if_never_killed("killed")
+
+
+@torture
+@pytest.mark.parametrize("runs", ["pairs --steps 10 --save-every 4 --eval-every 5"], indirect=True)
+def test_a_translator_killed_at_any_event_ends_in_the_same_weights(runs):
+    status, _, events = runs.run("counted")
+    assert status == 0 and events > 100
+    for number in range(1, events + 1):
+        runs.kill(str(number), number)
+        runs.ends_as_if_never_killed(str(number))
 
 
 @torture
@@ -537,21 +593,41 @@ def spoil(draw, content):
     return (struct.pack("<Q", len(new)) if start else b"") + new + content[start + length :]
 
 
-@pytest.fixture(scope="module")
-def spoiled(tmp_path_factory):
-    "A directory with a checkpoint, and its files as they should be."
-    directory = tmp_path_factory.mktemp("fuzz") / "m"
+def saved_model(kind, directory):
+    "Saves a model of a kind with a tokenizer and the state of a run, and returns a trainer for such models."
     ids, _, model = text_and_model()
-    trainer = make_trainer(model, ids, short_run())
+    if kind == "language model":
+        make, tokenizer = (lambda model: make_trainer(model, ids, short_run())), BPETokenizer.from_text(TEXT, 260)
+    elif kind == "translator":
+        tokenizer = PairTokenizer("abcdef")
+        rows = tokenizer.encode(["abc", "fed", "ba", "ccc"])
+        deeper = small_config(vocab_size=tokenizer.vocab_size, n_layers=3)
+        model = EncoderDecoder(small_config(vocab_size=tokenizer.vocab_size, positions="sinusoidal"), deeper)
+        make = lambda model: make_trainer(model, PairBatches([(rows, rows.flip(0))]), short_run())
+    else:
+        config = BertConfig(vocab_size=15, block_size=8, n_layers=2, n_heads=2, d_model=8)
+        model, tokenizer = Encoder(config, PARTS["embedding"]["bert"](config)).bfloat16(), CharTokenizer.from_text(TEXT)
+        model.embedding.requires_grad_(False)
+        save_checkpoint(directory, model, tokenizer, {"tensors": {"x": torch.ones(3)}})
+        return None
+    trainer = make(model)
     trainer.run_steps(1)
-    save_checkpoint(directory, model, BPETokenizer.from_text(TEXT, 260), trainer.state_dict())
-    return directory, {path.name: path.read_bytes() for path in directory.iterdir()}
+    save_checkpoint(directory, model, tokenizer, trainer.state_dict())
+    return make
 
 
-@settings(max_examples=1500 if TORTURE else 300)
+@pytest.fixture(scope="module", params=["language model", "translator", "encoder"])
+def spoiled(tmp_path_factory, request):
+    "A directory with a checkpoint, its files as they should be, and what makes a trainer of its model."
+    directory = tmp_path_factory.mktemp("fuzz") / "m"
+    make = saved_model(request.param, directory)
+    return directory, {path.name: path.read_bytes() for path in directory.iterdir()}, make
+
+
+@settings(max_examples=500 if TORTURE else 100, suppress_health_check=[HealthCheck.differing_executors])
 @given(st.data())
 def test_whatever_is_in_the_files_is_loaded_or_refused_in_one_line(spoiled, data):
-    directory, files = spoiled
+    directory, files, make = spoiled
     name = data.draw(st.sampled_from(sorted(files)))
     for path, content in files.items():
         (directory / path).write_bytes(content)
@@ -559,8 +635,8 @@ def test_whatever_is_in_the_files_is_loaded_or_refused_in_one_line(spoiled, data
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         model, _, training = load_checkpoint(directory)
-        if training is not None:
-            make_trainer(model, torch.zeros(50, dtype=torch.long), short_run()).load_state_dict(training)
+        if training is not None and make is not None:
+            make(model).load_state_dict(training)
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
