@@ -793,7 +793,7 @@ def test_other_batches_after_a_resume_are_noticed():
     trainer = make_trainer(OwnModel(), PAIRS, short_run())
     trainer.run_steps(2)
     with pytest.warns(UserWarning, match="the first batch is not the one that this run began with"):
-        train(OwnModel(), PAIRS[::-1], short_run(steps=3), resume=trainer.state_dict())
+        train(trainer.model, PAIRS[::-1], short_run(steps=3), resume=trainer.state_dict())
 
 
 def test_a_target_of_minus_100_does_not_count():

@@ -318,7 +318,6 @@ class Trainer:
                 " or begin a new run in another directory"
             )
         check_replaced(state.get("replaced", self.replaced), self.replaced)
-        check_weights(state, self.model, self.process)
         try:
             tensors = dict(state["tensors"])
             self.dropout.set_state(tensors.pop("dropout"))
@@ -343,4 +342,5 @@ class Trainer:
             raise ValueError(
                 f"this is not a training state, or one of an earlier version ({error}): start a new run"
             ) from None
+        check_weights(state, self.model, self.process)
         self.rates.replay(self.history)
