@@ -57,7 +57,7 @@ data.token_files
     glob.escape(prefix) -> prefix  # brackets in a name
     pieces_for(tokenizer, reader.pieces("tokens")) -> reader.pieces("tokens")  # words are cut
 data.token_pieces
-    if left + right == whole: -> if True:  # tokens are cut
+    left + right == whole -> True  # tokens are cut
     special_tokens=False -> special_tokens=True  # each piece begins with [CLS]
     if splits_as_gpt2(tokenizer.tokenizer): -> if True:  # the words of GPT-2 are those of all
 data.pretrained_tokenizer

@@ -1,6 +1,7 @@
 "Text files are found and read in pieces, whatever their encoding; pieces end where words end."
 
 import json
+import os
 import re
 import tempfile
 from functools import partial
@@ -85,6 +86,106 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         list(read_pieces(file))
 
 
+@pytest.mark.parametrize("name", ["BOOK.TXT", "Book.Txt", "a.MD", "b.PY", "名前 with space.txt", "new\nline.txt"])
+def test_a_directory_stands_for_files_of_any_name(tmp_path, name):
+    (tmp_path / name).write_text("to be", encoding="utf-8")
+    for path in (tmp_path, str(tmp_path) + "/", tmp_path / ".." / tmp_path.name):
+        assert [file.name for file in find_files([path])] == [name] and read_texts([path]) == "to be"
+    assert find_files(str(tmp_path)) == find_files(tmp_path) == find_files([tmp_path])
+
+
+def test_the_place_where_one_stands_and_the_home_directory_are_paths(tmp_path, monkeypatch):
+    written(tmp_path, "to be")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "sub").mkdir()
+    for place, paths in ((tmp_path, [".", "./", "0.txt"]), (tmp_path / "sub", ["..", "../0.txt", "~", "~/0.txt"])):
+        monkeypatch.chdir(place)
+        for path in paths:
+            assert read_texts([path]) == "to be", path
+            assert encode_files([path], CharTokenizer.from_text, progress=False).ids.tolist() == [4, 3, 0, 1, 2]
+
+
+def test_links_are_followed_once(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "b.txt").write_text("far")
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "circle").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "a.txt").symlink_to(tmp_path / "far" / "b.txt")
+    assert [str(file.relative_to(tmp_path)) for file in find_files([tmp_path / "data"])] == ["data/a.txt", "data/link/b.txt"]
+    (tmp_path / "data" / "broken.txt").symlink_to(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="broken.txt: it links to a file that is not there") as error:
+        find_files([tmp_path / "data"])
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "a\0b", "x" * 5000, ""])
+def test_what_is_no_file_is_said_in_one_line(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="cannot (be )?read|has no .txt") as error:
+        find_files([path])
+    assert one_line(error)
+
+
+def test_a_directory_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def walk(directory, onerror, **_):
+        onerror(PermissionError(13, "Permission denied", str(directory)))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(ValueError, match="cannot read .*: Permission denied; give access") as error:
+        find_files([tmp_path])
+    assert one_line(error)
+
+
+# Byte order marks.
+
+
+MARKED = [("utf-8", b"\xef\xbb\xbf"), ("utf-8-sig", b"\xef\xbb\xbf"), ("utf-16", b""), ("utf-32", b""), ("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff"), ("gb18030", b"\x84\x31\x95\x33")]
+
+
+@pytest.mark.parametrize("encoding, mark", MARKED)
+@pytest.mark.parametrize("size", [1, 3, 2**20])
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, encoding, mark, size):
+    files = written(tmp_path, "to be", "é\ufeff東", "")
+    for file, text in zip(files, ("to be", "é\ufeff東", "")):
+        file.write_bytes(mark + text.encode("utf-8" if encoding == "utf-8-sig" else encoding))
+    assert "".join(read_pieces(files[0], encoding, size)) == "to be"
+    assert read_texts(files, encoding) == "to be\né\ufeff東\n"  # inside of a text it is a character
+    made = encode_files(files, CharTokenizer.from_text, encoding, progress=False)
+    assert made.tokenizer.decode(made.ids.long()) == "to be\né\ufeff東\n"
+
+
+def test_a_mark_alone_is_no_text_and_bytes_are_counted_with_it(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(ValueError, match="there is no text in it"):
+        read_texts([tmp_path])
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\xff")
+    with pytest.raises(ValueError, match="byte 5 cannot be read"):
+        read_texts([tmp_path])
+
+
+@pytest.mark.parametrize("text, encoding, says", [
+    ("to be or not to be", "utf-16", "is not utf-8: every second byte is 0; name its encoding, probably utf-16$"),
+    ("你好世界", "utf-16", "is not utf-8: byte 0 cannot be read; name its encoding, utf-16 by its first bytes"),
+    ("to be or not to be", "utf-32", "utf-32 by its first bytes"),
+    ("to be or not to be", "utf-16-le", "every second byte is 0; name its encoding, probably utf-16-le"),
+    ("to be or not to be", "utf-16-be", "probably utf-16-be"),
+])
+def test_another_encoding_is_recognized(tmp_path, text, encoding, says):
+    files = written(tmp_path, text, encoding=encoding)
+    with pytest.raises(ValueError, match=says) as error:
+        read_texts(files)
+    assert one_line(error) and read_texts(files, encoding) == text
+
+
+@pytest.mark.parametrize("text", ["\0", "a\0b\0" * 3, "\0" * 50, "to be\0or not" * 9, "a" * 20_000, "\x1a\x0c\x85\u2028"])
+def test_rare_characters_are_characters(tmp_path, text):
+    assert read_texts(written(tmp_path, text)) == text
+    made = encode_files(written(tmp_path, text), BPETokenizer.from_text, progress=False)
+    assert made.tokenizer.decode(made.ids.long()) == text and made.ids.tolist() == made.tokenizer.encode(text).tolist()
+
+
 # Pieces.
 
 
@@ -103,7 +204,8 @@ def test_no_character_is_cut(tmp_path, encoding, size):
 def test_any_text_is_read_as_python_reads_it(text, encoding, size):
     with tempfile.TemporaryDirectory() as folder:
         (file,) = written(Path(folder), text, encoding=encoding)
-        assert "".join(read_pieces(file, encoding, size)) == file.read_text(encoding=encoding)
+        expected = file.read_text(encoding=encoding).lstrip("\ufeff")  # of all marks, Python removes some
+        assert "".join(read_pieces(file, encoding, size)) == expected
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32", "ascii", "gb18030", "shift_jis", "euc_kr"])
@@ -162,6 +264,12 @@ def test_a_notebook_is_its_notes_and_code(tmp_path):
     assert list(read_pieces(path, size=7)) == ["# Tïtle", "\nmore\n\n", "1 + 1"]
 
 
+def test_a_notebook_from_windows_is_read_as_any_other(tmp_path):
+    content = notebook(("markdown", ["# T\r\n", "more\rend"]), ("code", "1"))
+    (tmp_path / "A.IPYNB").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert read_texts([tmp_path]) == "# T\nmore\nend\n\n1"
+
+
 @pytest.mark.parametrize("content", [
     "", "{", "[]", "{}", '{"cells": 3}', '{"cells": [3]}', '{"cells": [{"cell_type": "code"}]}', "null", "[" * 100_000,
     '{"cells": [{"cell_type": "code", "source": 3}]}', '{"cells": [{"cell_type": "code", "source": "\\ud800"}]}',
@@ -206,5 +314,6 @@ def test_words_of_other_tokenizers_are_not_cut_between_words():
 
 def test_a_word_is_never_cut_however_long():
     assert list(split_at_word_ends(iter(["x" * 10] * 10), 25)) == ["x" * 100]
+    assert list(split_at_word_ends(iter(["x" * 10] * 10), 25, longest=25)) == ["x" * 30] * 3 + ["x" * 10]  # unless it is asked for
     pieces = list(split_at_word_ends(iter(["你好" * 9, "，世界"] * 40), 25))
     assert "".join(pieces) == ("你好" * 9 + "，世界") * 40 and len(pieces) > 20 and all(p[0] == "，" for p in pieces[1:])

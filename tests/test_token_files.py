@@ -22,6 +22,7 @@ from transformer_nb.data.text_files import (
     read_texts,
     split_at_word_ends,
 )
+from transformer_nb.data.token_pieces import pieces_for
 from transformer_nb.data.token_files import (
     TOKEN_DTYPES,
     content_digest,
@@ -401,3 +402,89 @@ def test_released_tokens_are_read_again(tmp_path):
     before = made.ids.clone()
     made.release()
     assert made.ids.equal(before) and set(TOKEN_DTYPES.values()) >= {made.ids.dtype}
+
+
+# Pieces for any tokenizer.
+
+
+def library_of(text, vocab_size=400):
+    "A tokenizer of the library, to be changed."
+    return tokenizers.Tokenizer.from_str(BPETokenizer.from_text(text, vocab_size).to_json())
+
+
+def with_added_tokens(library):
+    library.add_tokens(["New York", "，世界", tokenizers.AddedToken(" be", lstrip=True), tokenizers.AddedToken("to", single_word=True), "好，世"])
+
+
+def with_prefix_space(library):
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+def with_normalizer(library):
+    library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.NFC(), tokenizers.normalizers.Lowercase()])
+
+
+def with_prepended_sign(library):
+    library.normalizer = tokenizers.normalizers.Prepend("_")
+
+
+def with_newer_words(library):
+    newer = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(newer), "isolated")
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, tokenizers.pre_tokenizers.ByteLevel(False, use_regex=False)])
+
+
+def with_one_word(library):
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(False, use_regex=False)
+
+
+KINDS = [lambda library: None, with_added_tokens, with_prefix_space, with_normalizer, with_prepended_sign, with_newer_words, with_one_word]
+LONG = {
+    "Chinese": "你好世界，今天天气很好。" * 900,
+    "no punctuation": "你好世界" * 2500,
+    "marks": "e\u0301\u0302a\u0300" * 1500 + " to be " * 400,
+    "words": "we went to New York,  to be\n\n or not to be in New York. " * 200,
+    "digits": "1234567890" * 1500,
+    "spaces": "a" + " " * 9000 + "b" * 10 + "\n" * 4000 + "to be",
+    "contractions": "it's she'll 'sam' x'd。's" * 500,
+}
+
+
+@pytest.mark.parametrize("change", KINDS, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", LONG)
+def test_pieces_have_the_tokens_of_the_whole_for_any_tokenizer(change, name):
+    text = LONG[name]
+    library = library_of(text[:3000] + " to be New York " * 9)
+    change(library)
+    tokenizer = BPETokenizer(library)
+    for size, step in ((700, 61), (2**11, 2**10)):
+        pieces = list(pieces_for(tokenizer, [text[i : i + step] for i in range(0, len(text), step)], size))
+        assert "".join(pieces) == text and "" not in pieces
+        assert [i for piece in pieces for i in tokenizer.encode(piece).tolist()] == tokenizer.encode(text).tolist()
+    if change in KINDS[:3] + KINDS[5:6] and name in ("words", "marks"):
+        assert len(pieces) > 2, "a text that could be cut"
+
+
+@pytest.mark.parametrize("text", ["你好世界，今天天气很好。" * 9000, "x" * 80_000])
+def test_a_long_text_without_spaces_has_the_tokens_of_the_whole(tmp_path, text):
+    files, tokenizer = written(tmp_path, text), BPETokenizer.from_text(text[:20_000], 400)
+    for make in (tokenizer, CharTokenizer.from_text(text), partial(BPETokenizer.from_text, vocab_size=400)):
+        made = encode_files(files, make, progress=False)
+        assert made.ids.tolist() == made.tokenizer.encode(text).tolist()
+    if "，" in text:  # learning from a word of 80,000 letters at once would take too long
+        assert made.tokenizer.to_json() == BPETokenizer.from_text(text, 400).to_json()
+
+
+def test_tokens_of_an_earlier_version_are_made_again(tmp_path, monkeypatch):
+    files = written(tmp_path, "to be or not")
+    monkeypatch.setattr(token_files, "VERSION", "1")
+    first = encode_files(files, CharTokenizer.from_text)
+    monkeypatch.undo()
+    assert open_tokens(next(tmp_path.glob("*.tokens")), first.digest) is None
+    assert encode_files(files, CharTokenizer.from_text).ids.equal(first.ids)
+    assert open_tokens(next(tmp_path.glob("*.tokens")), first.digest) is not None
+
+
+def test_one_encoding_has_one_digest_whatever_its_name(tmp_path):
+    files = written(tmp_path, "to be")
+    assert len({content_digest(files, name) for name in ("utf-8", "utf8", "UTF-8", "U8")}) == 1 != len({content_digest(files, name) for name in ("utf-8", "latin-1")})

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -15,6 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+
+from helpers import one_line
 
 from transformer_nb.data.tokenizer_files import bytes_to_unicode
 from transformer_nb.tokenization import (
@@ -790,3 +793,112 @@ def test_the_batch_of_the_series_is_five_windows_of_eight():
 def test_the_import_hook_checks_the_kind_of_indices():
     with pytest.raises(TypeCheckError, match="parameter 'ids'"):
         next_token_windows(torch.zeros(5), 2)
+
+
+# What users hand over.
+
+
+@pytest.fixture(params=["characters", "byte pairs"])
+def either(request):
+    "A tokenizer of each kind."
+    text = "to be or not to be, 你好 "
+    return CharTokenizer.from_text(text) if request.param == "characters" else BPETokenizer.from_text(text * 9, 270)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_ids_may_come_in_any_form(either):
+    text = "to be"
+    ids = either.encode(text)
+    for same in (ids, ids.tolist(), tuple(ids.tolist()), ids.numpy(), list(ids), list(ids.numpy()), ids.to(torch.uint8 if ids.max() < 256 else torch.int16), ids.int(), ids.numpy().astype("uint16")):
+        assert either.decode(same) == text
+    assert either.decode(ids[0]) == either.decode(ids[0].item()) == either.decode(ids.numpy()[0]) == either.decode([ids[0]])
+    assert either.decode([]) == either.decode(torch.tensor([])) == ""
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_a_batch_of_ids_is_a_list_of_texts(either):
+    rows = [either.encode(text) for text in ("to be", "or not", "")]
+    assert either.decode(rows) == either.decode([row.tolist() for row in rows]) == ["to be", "or not", ""]
+    batch = torch.stack((rows[0][:3], rows[1][:3]))
+    assert either.decode(batch) == either.decode(batch.numpy()) == [either.decode(row) for row in batch]
+    assert either.decode(torch.zeros(0, 5, dtype=torch.long)) == []
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("ids, kind, says", [
+    ([1.0, 2.0], TypeError, "ids must be whole numbers, got torch.float32"),
+    (torch.tensor([1.5]), TypeError, "convert them with .long()"),
+    (torch.tensor([True]), TypeError, "torch.bool"),
+    (["a"], TypeError, "ids must be whole numbers, got list"),
+    ("ab", TypeError, "ids must be whole numbers, got str"),
+    (None, TypeError, "ids must be whole numbers, got NoneType"),
+    ([2**70], TypeError, "ids must be whole numbers"),
+    ([-1], ValueError, "index -1 is outside the vocabulary"),
+    ([[0], [10**6]], ValueError, "index 1000000 is outside the vocabulary"),
+    (torch.zeros(2, 2, 2, dtype=torch.long), ValueError, "got the shape (2, 2, 2)"),
+])
+def test_what_are_no_ids_is_said_in_one_line(either, ids, kind, says):
+    with pytest.raises(kind, match=re.escape(says)) as error:
+        either.decode(ids)
+    assert one_line(error)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("text, says", [(b"to be", "got bytes: decode it first"), (5, "got int"), (None, "got NoneType"), (["to", "be"], "got list: encode one text at a time")])
+def test_what_is_no_text_is_said_in_one_line(either, text, says):
+    with pytest.raises(TypeError, match=says) as error:
+        either.encode(text)
+    assert one_line(error)
+
+
+# A token of one letter, such as "č" for byte 13, has the id of that byte: the byte itself does not come back.
+ADDED = ["café", "đem", "č", "<|x|>", "New York", "Ġa", "éé", "Ċ<"]
+
+
+@given(st.lists(st.sampled_from([*"cafédemčĠĊ <|x>NewYork\n\u00ad", *ADDED]), max_size=20).map("".join))
+def test_added_tokens_of_any_letters_come_back(text):
+    library = tokenizers.Tokenizer.from_str(BPETokenizer.from_text("to be or not " * 50, 270).to_json())
+    library.add_tokens(ADDED)
+    tokenizer = BPETokenizer(library)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text == tokenizer.decode_bytes(ids).decode() == "".join(map(tokenizer.decode, [ids]))
+
+
+def test_what_two_files_cannot_hold_is_refused_and_nothing_is_written(tmp_path):
+    def changed(**parts):
+        library = tokenizers.Tokenizer.from_str(BPETokenizer.from_text("to be or not " * 50, 270).to_json())
+        for name, value in parts.items():
+            library.add_tokens(value) if name == "tokens" else setattr(library, name, value)
+        return BPETokenizer(library)
+
+    newer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    for tokenizer, part in (
+        (changed(tokens=["café"]), "added tokens"),
+        (changed(tokens=[tokenizers.AddedToken("<|x|>", lstrip=True)]), "added tokens"),
+        (changed(normalizer=tokenizers.normalizers.NFC()), "normalizer"),
+        (changed(pre_tokenizer=newer), "split into words"),
+    ):
+        with pytest.raises(ValueError, match=f"vocab.json and merges.txt cannot hold the {part}") as error:
+            tokenizer.save_files(tmp_path)
+        assert one_line(error) and not list(tmp_path.iterdir())
+        tokenizer.save(tmp_path / "tokenizer.json")
+        assert load_tokenizer(tmp_path).to_json() == tokenizer.to_json()
+        (tmp_path / "tokenizer.json").unlink()
+    changed(tokens=["<|x|>"]).save_files(tmp_path)
+    assert load_tokenizer(tmp_path).encode("to<|x|>").tolist() == changed(tokens=["<|x|>"]).encode("to<|x|>").tolist()
+
+
+def test_nothing_of_a_text_is_cut_filled_or_left_to_chance():
+    library = tokenizers.Tokenizer.from_str(BPETokenizer.from_text("to be or not " * 50, 270).to_json())
+    library.enable_truncation(3)
+    library.enable_padding(length=9)
+    library.model.dropout = 0.5
+    tokenizer, text = BPETokenizer(library), "to be or not " * 20
+    assert tokenizer.decode(tokenizer.encode(text)) == text and len({tuple(tokenizer.encode(text).tolist()) for _ in range(5)}) == 1
+    assert library.truncation and library.padding and library.model.dropout == 0.5  # that of the caller
+
+
+def test_a_tokenizer_with_a_mark_before_its_file_is_read(tmp_path):
+    tokenizer = CharTokenizer.from_text("abc")
+    (tmp_path / "tokenizer.json").write_bytes(b"\xef\xbb\xbf" + tokenizer.to_json().encode())
+    assert load_tokenizer(tmp_path).characters == "abc"

@@ -189,7 +189,7 @@ class BPETokenizer:
 
         Raises ValueError for an empty text, and for a `vocab_size` below 256.
         """
-        pieces = [text] if isinstance(text, str) else split_at_word_ends(text)
+        pieces = [text] if isinstance(text, str) else split_at_word_ends(text, longest=2**15)  # learning takes the square of a word
         return cls(train_bpe(pieces, vocab_size))
 
     @property

@@ -7,6 +7,7 @@ __all__ = ['encode_text', 'evaluate_files', 'run']
 
 # %% ../../nbs/workshop/command_evaluate.ipynb #dcbb6c90
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from ..runs.process import resolve_device
 
 # %% ../../nbs/workshop/command_evaluate.ipynb #f632d1a2
 def encode_text(
-    paths: list[str | Path],  # text files and notebooks, or directories of them
+    paths: str | Path | Iterable[str | Path],  # text files and notebooks, or directories of them
     tokenizer: Tokenizer,
     encoding: str = "utf-8",
 ) -> tuple[Integer[Tensor, "seq"], int]:
@@ -39,7 +40,7 @@ def encode_text(
 
 def evaluate_files(
     directory: str | Path,  # of a checkpoint or a run
-    paths: list[str | Path],  # text files and notebooks, or directories of them
+    paths: str | Path | Iterable[str | Path],  # text files and notebooks, or directories of them
     encoding: str = "utf-8",
     stride: int | None = None,  # tokens from one window to the next; by default half a window
     batch_size: int = 32,  # windows at a time

@@ -23,7 +23,7 @@ TEXT_SUFFIXES = (".txt", ".md", ".py", ".ipynb")  # in lower or upper case
 
 
 def find_files(
-    paths: Iterable[str | Path],  # files, or directories; ~ is your home directory
+    paths: str | Path | Iterable[str | Path],  # files, or directories; ~ is your home directory
 ) -> list[Path]:
     """The files, with each directory replaced by the text files in it.
 
@@ -146,8 +146,10 @@ def check_utf16(stream: TextIO, file: str | Path, encoding: str) -> None:
     """
     start = stream.buffer.peek(1024)[:1024]
     zeros = [start[parity::2].count(0) / max(len(start) // 2, 1) for parity in (0, 1)]
-    if len(start) >= 16 and max(zeros) > 0.8 and min(zeros) < 0.2 and "\0" in start.decode(encoding, "ignore"):
-        other = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+    text = start.decode(encoding, "ignore")
+    if len(start) >= 16 and max(zeros) > 0.8 and min(zeros) < 0.2 and text.count("\0") > 0.4 * len(text):
+        marked = next((name for mark, name in MARKED.items() if start.startswith(mark)), None)
+        other = marked or ("utf-16-le" if zeros[1] > zeros[0] else "utf-16-be")
         problem = f"every second byte is 0; name its encoding, probably {other}"
         raise ValueError(f"{shown(file)} is not {encoding}: {problem}")
 
@@ -211,7 +213,7 @@ def joined_pieces(
 
 
 def read_texts(
-    paths: list[str | Path],  # text files and notebooks, or directories of them
+    paths: str | Path | Iterable[str | Path],  # text files and notebooks, or directories of them
     encoding: str = "utf-8",
 ) -> str:
     """The text of all files, joined by newlines.
@@ -228,6 +230,7 @@ WORD_END = re.compile(r".*\w(?= \w)|.*\S(?=[ \n])|.*[^\W\d_](?=[^\w\s])", re.DOT
 def split_at_word_ends(
     pieces: Iterable[str],  # a text, cut anywhere
     size: int = 2**15,  # the least characters in a piece, except for the last
+    longest: int | None = None,  # a word of so many characters is cut; by default no word is
 ) -> Iterator[str]:
     """The same text in pieces that end where words end, so that they have the tokens of the whole.
 
@@ -240,10 +243,11 @@ def split_at_word_ends(
         if length >= enough:
             text = "".join(held)
             end = WORD_END.match(text)
-            if end:
-                yield text[: end.end()]
-            held = [text[end.end() :] if end else text]
+            cut = end.end() if end else length if longest and length >= longest else 0
+            if cut:
+                yield text[:cut]
+            held = [text[cut:]]
             length = len(held[0])
-            enough = size if end else 2 * length  # looked for again when the text has doubled
+            enough = size if cut else 2 * length  # looked for again when the text has doubled
     if length:
         yield "".join(held)

@@ -212,7 +212,7 @@ class FileReader:
 
     def __init__(
         self,
-        paths: list[str | Path],  # text files and notebooks, or directories of them
+        paths: str | Path | Iterable[str | Path],  # text files and notebooks, or directories of them
         encoding: str,
         progress: bool,  # show a bar, if the output is a terminal
     ):
@@ -283,7 +283,7 @@ def token_file_kind(
 
 # %% ../../nbs/workshop/token_files.ipynb #ffaa1077
 def encode_files(
-    paths: list[str | Path],  # text files and notebooks, or directories of them
+    paths: str | Path | Iterable[str | Path],  # text files and notebooks, or directories of them
     tokenizer: Tokenizer | Callable[..., Tokenizer],  # or a function that makes one from pieces
     encoding: str = "utf-8",
     progress: bool = True,  # show a progress bar on a terminal

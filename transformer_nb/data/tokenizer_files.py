@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['bytes_to_unicode', 'bytes_of_tokens', 'train_bpe', 'byte_level_tokenizer', 'check_text', 'check_utf8_encodable',
-           'write_vocab_and_merges', 'comparable_parts', 'bpe_from_vocab_and_merges', 'check_vocabulary', 'read_merges',
-           'parse_merge', 'library_errors', 'AnyTokenizer', 'find_tokenizer_file', 'read_json', 'read_characters',
-           'check_characters', 'read_bpe', 'bpe_from_json', 'check_bpe', 'tokenizer_kind']
+           'bpe_from_vocab_and_merges', 'check_vocabulary', 'read_merges', 'parse_merge', 'library_errors',
+           'write_vocab_and_merges', 'comparable_parts', 'AnyTokenizer', 'find_tokenizer_file', 'read_json',
+           'read_characters', 'check_characters', 'read_bpe', 'bpe_from_json', 'check_bpe', 'tokenizer_kind']
 
 # %% ../../nbs/workshop/tokenizer_files.ipynb #105968ca
 import json
@@ -96,40 +96,6 @@ def check_utf8_encodable(text: str) -> str:
         reason = "a lone surrogate: read the text in its own encoding, or with errors='replace'"
         raise UnicodeEncodeError("utf-8", text, error.start, error.start + 1, reason) from None
     return text
-
-# %% ../../nbs/workshop/tokenizer_files.ipynb #5a876ce4
-def write_vocab_and_merges(
-    tokenizer: tokenizers.Tokenizer,
-    directory: str | Path,
-) -> None:
-    """Write `vocab.json` and `merges.txt` into a directory, with all special tokens.
-
-    Raises ValueError for a tokenizer that the two files cannot hold.
-    """
-    vocabulary = dict(sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]))
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.model.save(folder)
-        merges = Path(folder, "merges.txt").read_bytes()
-        copy = bpe_from_vocab_and_merges(vocabulary, Path("vocab.json"), Path(folder, "merges.txt"))
-    kept, asked = (comparable_parts(each) for each in (copy, tokenizer))
-    if lost := [part for part in asked if kept[part] != asked[part]]:
-        problem, hint = f"cannot hold the {lost[0]} of this tokenizer", "`save` keeps all of it"
-        raise ValueError(f"vocab.json and merges.txt {problem}: {hint} in a tokenizer.json")
-    Path(directory, "merges.txt").write_bytes(merges)
-    content = json.dumps(vocabulary, ensure_ascii=False)
-    Path(directory, "vocab.json").write_text(content, encoding="utf-8")
-
-
-def comparable_parts(tokenizer: tokenizers.Tokenizer) -> dict[str, object]:
-    "What decides the tokens of a text, by the name of the part."
-    content, model = json.loads(tokenizer.to_str()), dict.fromkeys(("vocab", "merges"))
-    options = ("id", "content", "single_word", "lstrip", "rstrip")
-    return {
-        "normalizer": content["normalizer"],
-        "split into words": {**(content["pre_tokenizer"] or {}), "trim_offsets": None},
-        "options": content["model"] | model,
-        "added tokens": [[token[key] for key in options] for token in content["added_tokens"]],
-    }
 
 # %% ../../nbs/workshop/tokenizer_files.ipynb #f27cd839
 def bpe_from_vocab_and_merges(
@@ -224,6 +190,43 @@ def library_errors(
     except Exception as error:  # the library raises no class of its own
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not {what}: {reason}") from None
+
+# %% ../../nbs/workshop/tokenizer_files.ipynb #5a876ce4
+def write_vocab_and_merges(
+    tokenizer: tokenizers.Tokenizer,
+    directory: str | Path,
+) -> None:
+    """Write `vocab.json` and `merges.txt` into a directory, with all special tokens.
+
+    Raises ValueError for a tokenizer that the two files cannot hold.
+    """
+    vocabulary = dict(sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]))
+    problem, hint = "vocab.json and merges.txt cannot hold the", "`save` keeps them in a tokenizer.json"
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.model.save(folder)
+        merges = Path(folder, "merges.txt").read_bytes()
+        try:
+            copy = bpe_from_vocab_and_merges(vocabulary, Path("vocab.json"), Path(folder, "merges.txt"))
+        except ValueError:  # a token that looks like a word
+            raise ValueError(f"{problem} added tokens of this tokenizer: {hint}") from None
+    kept, asked = (comparable_parts(each) for each in (copy, tokenizer))
+    if lost := [part for part in asked if kept[part] != asked[part]]:
+        raise ValueError(f"{problem} {lost[0]} of this tokenizer: {hint}")
+    Path(directory, "merges.txt").write_bytes(merges)
+    content = json.dumps(vocabulary, ensure_ascii=False)
+    Path(directory, "vocab.json").write_text(content, encoding="utf-8")
+
+
+def comparable_parts(tokenizer: tokenizers.Tokenizer) -> dict[str, object]:
+    "What decides the tokens of a text, by the name of the part."
+    content, model = json.loads(tokenizer.to_str()), dict.fromkeys(("vocab", "merges"))
+    options = ("id", "content", "single_word", "lstrip", "rstrip")
+    return {
+        "normalizer": content["normalizer"],
+        "split into words": {**(content["pre_tokenizer"] or {}), "trim_offsets": None},
+        "options": content["model"] | model,
+        "added tokens": [[token[key] for key in options] for token in content["added_tokens"]],
+    }
 
 # %% ../../nbs/workshop/tokenizer_files.ipynb #66e8e089
 @runtime_checkable
