@@ -26,7 +26,7 @@ tokenization
     , add_special_tokens=False) -> )  # tokens that nobody wrote
     [self.decode(row) for row in ids] -> "".join(self.decode(row) for row in ids)  # a batch is one text
     check_indices(ids, self.vocab_size) -> torch.as_tensor(ids)  # indices outside are not refused
-    else split_at_word_ends(text) -> else text  # merges are learned across the pieces of a text
+    else split_at_word_ends(text, longest=2**15) -> else text  # merges are learned across the pieces of a text
 data.text_files
     return sorted(path -> return list(path  # in the order of the disk
     if not name.startswith(".")] -> ]  # what is hidden too
@@ -38,8 +38,8 @@ data.text_files
     if is_empty: -> if False:  # an empty text
     ("markdown", "code") -> ("markdown", "code", "raw")  # other cells of a notebook
     encoding = "utf-8" if is_notebook(file) else encoding -> pass  # notebooks in another encoding
-    yield text[: end.end()] -> yield text  # what is held back comes twice
-    [text[end.end() :] if end else text] -> [text[end.end() :] if end else text[1:]]  # a character is lost
+    yield text[:cut] -> yield text  # what is held back comes twice
+    cut = end.end() if end else length if longest -> cut = length if end else length if longest  # words are cut
     .*\\S(?=[ \\n]) -> .*[ \\n]  # spaces are parted from their words
 data.token_files
     "U8" if vocab_size <= 2**8 -> "U8" if vocab_size <= 2**8 + 1  # no room for the last token
