@@ -245,12 +245,12 @@ inference.cache
 inference.calls
     modules[0].eval() -> pass  # written in training mode
     suppress(NotImplementedError) -> suppress()  # an exported program is refused
-    module.training = True\n        return -> return  # left in evaluation mode
+    module.training = True -> pass  # left in evaluation mode
     if not SWITCHED[id(module)][1]} -> }  # the first thread to end puts the modes back under the others
     if part.training != mode: -> if False:  # frozen parts of a module that hears of its mode are switched too
     has_stopped.cumsum(1) - has_stopped == 0 -> has_stopped.cumsum(1) == 0  # without the stop token
     isinstance(value, (bool, np.bool_)) -> False  # True is one
-    < math.inf): -> ): # infinite
+    and above < number < math.inf -> and above < number  # an infinite temperature
 inference.prompts
     prompt.is_floating_point() or -> False or  # 0.9 is token 0
     isinstance(table, Tensor) -> False  # an embedding that was made larger
@@ -484,7 +484,7 @@ seq2seq.decoding
     text[:, len(self.cache[0][0]) :] -> text  # everything anew, into the cache
     memory.repeat_interleave(copies, dim=0) -> memory.repeat(copies, 1, 1)  # the source of another row
     own.reorder(rows) -> pass  # the cache of another beam
-    with evaluation_mode(model):\n        read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache)\n -> if True:\n        read = IncrementalDecoder(model, source, source_mask, max_new_tokens, use_cache)\n  # written in training mode
+    with evaluation_mode(model): -> if True:  # written in training mode
     source_mask = padding_mask(lengths, source.shape[1]) -> pass  # padding is read
     check_logits(logits) -> pass  # NaN is written
     total[:, 0] = 0.0 -> total[:] = 0.0  # all beams the same

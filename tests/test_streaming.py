@@ -140,6 +140,19 @@ def test_a_part_that_is_still_used_stays_in_evaluation_mode():
     assert all(module.training for module in model.modules()) and not SWITCHED
 
 
+def test_frozen_parts_of_a_module_that_hears_of_its_mode_stay_frozen():
+    class Hears(torch.nn.Sequential):
+        def train(self, mode=True):
+            return super().train(mode)
+
+    model = torch.nn.Sequential(Hears(torch.nn.Dropout(), torch.nn.Dropout()))
+    model[0][1].eval()
+    before = state(model)
+    with evaluation_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert state(model) == before
+
+
 def test_a_module_that_was_replaced_meanwhile_is_put_back_too():
     model = small_language_model(dropout=0.5).train()
     old, new = model.head, torch.nn.Linear(8, 13).eval()
