@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -1041,6 +1042,60 @@ def test_tied_weights_stay_tied_in_training(family):
     assert head.weight is ours.embedding.tokens.weight
     our_output(ours, indices(2, 9), indices(2, 7)).sum().backward()
     assert head.weight.grad is ours.embedding.tokens.weight.grad is not None
+
+
+class OwnForward(GPT2LMHeadModel):
+    "Somebody's own model, which computes something else."
+
+    def forward(self, *args, **options):
+        return super().forward(*args, **options)
+
+
+class NoForward(GPT2LMHeadModel):
+    "Somebody's own model, which computes the same."
+
+
+def test_a_model_that_computes_something_of_its_own_is_read_only_when_asked_for():
+    config, ids = GPT2Config(**{**SMALL, **GPT2}), indices(2, 9)
+    with pytest.raises(ValueError, match="OwnForward has a forward of its own, which is not read: .* kind='GPT2LMHeadModel'"):
+        from_huggingface(OwnForward(config))
+    for theirs, options in ((NoForward(config), {}), (OwnForward(config), {"kind": "GPT2LMHeadModel"})):
+        assert_same(from_huggingface(theirs, **options)(ids), theirs.eval()(ids).logits)
+
+
+def test_a_wrapped_model_and_a_namesake_are_refused():
+    theirs = MODELS["gpt2"]()
+    for wrapped, name in ((nn.DataParallel(theirs), "module"), (torch.compile(theirs, backend="eager"), "_orig_mod")):
+        with pytest.raises(ValueError, match=f"reads what is inside of a .*: give its {name}"):
+            from_huggingface(wrapped)
+    with pytest.raises(ValueError, match="this GPT2LMHeadModel has no configuration of transformers"):
+        from_huggingface(type("GPT2LMHeadModel", (nn.Linear,), {})(2, 2))
+
+
+def test_models_are_read_by_several_threads_at_once(saved):
+    expected, found, other = from_huggingface(saved[1])(ids := indices(2, 9)), [], []
+    threads = [threading.Thread(target=lambda: found.append(from_huggingface(saved[1])(ids))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        other.append(torch.empty(1).is_meta or nn.Linear(2, 2).weight.is_meta)
+    assert len(found) == 8 and all(output.equal(expected) for output in found) and not any(other)
+
+
+def test_a_model_without_numbers_is_not_written(tmp_path):
+    with torch.device("meta"):
+        model = LanguageModel(small_config())
+    with pytest.raises(ValueError, match="is on the meta device, without numbers"):
+        to_huggingface(model, tmp_path / "written")
+    assert not any(tmp_path.iterdir())
+
+
+def test_mixed_precisions_are_written_as_they_are(tmp_path):
+    model = randomize(LanguageModel(small_config())).eval()
+    model.embedding.bfloat16()
+    to_huggingface(model, tmp_path / "written")
+    assert json.loads((tmp_path / "written" / "config.json").read_text())["dtype"] == "float32"
+    assert load_file(tmp_path / "written" / "model.safetensors")["transformer.wpe.weight"].dtype == torch.bfloat16
 
 
 def test_a_model_without_numbers_is_refused():

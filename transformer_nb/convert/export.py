@@ -10,6 +10,7 @@ __all__ = ['ADJUSTABLE', 'UNCOMPARED', 'differences', 'changed_attributes', 'des
 import json
 import math
 import shutil
+from functools import reduce
 from inspect import signature
 from pathlib import Path
 from tempfile import mkdtemp
@@ -138,6 +139,8 @@ def published_weights(
 
     Raises ValueError for weights that could not be read again.
     """
+    if without := [name for name, p in model.named_parameters() if p.is_meta]:
+        raise ValueError(f"{without[0]} is on the meta device, without numbers: load the model first")
     parameters = {public_name(n, model): p.detach().cpu() for n, p in model.named_parameters()}
     weights = rename_weights_back(family, config, parameters)
     with ShapesOnly():
@@ -197,7 +200,8 @@ def to_huggingface(
             raise FileExistsError(f"{directory} is not empty: choose a new directory")
     weights = published_weights(model, family, config)
     config |= {"model_type": family.model_type, "architectures": [family.architecture]}
-    config |= {"dtype": str(next(iter(weights.values())).dtype).removeprefix("torch.")}
+    dtype = reduce(torch.promote_types, {weight.dtype for weight in weights.values()})
+    config |= {"dtype": str(dtype).removeprefix("torch.")}
     unsaid = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     config = {**unsaid, **config, **options}
     if directory is None:

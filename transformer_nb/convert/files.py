@@ -158,7 +158,8 @@ def check_index(
     for name, file in files.items():
         if name not in weights or weights[name].path.name != file:
             raise ValueError(f"the index says that {file} holds {short_repr(name)}, and it does not")
-    size = sum(math.prod(w.shape) * STORED_TYPES[w.kind].itemsize for w in weights.values() if w.kind in STORED_TYPES)
+    stored = [w for w in weights.values() if w.kind in STORED_TYPES]
+    size = sum(math.prod(w.shape) * STORED_TYPES[w.kind].itemsize for w in stored)
     if type(total) in (int, float) and size and not 1 / LARGEST_RATIO <= total / size <= LARGEST_RATIO:
         raise ValueError(f"the index says {short_repr(total)} bytes, and the files hold {size}")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'INVALID', 'SPARE', 'find_kind', 'check_kind', 'check_counts', 'check_sizes', 'convert_model',
-           'model_directory', 'from_huggingface']
+           'model_directory', 'kind_in_memory', 'from_huggingface']
 
 # %% ../../nbs/workshop/convert_huggingface.ipynb #77eac111
 import math
@@ -158,6 +158,30 @@ def model_directory(
     return path
 
 
+def kind_in_memory(
+    model: nn.Module,
+    kind: str | None,  # asked for
+) -> str:
+    """The class of a model of transformers, a key of `FAMILIES`.
+
+    Raises ValueError for another class, and for a subclass that computes something of its own.
+    """
+    classes = type(model).__mro__
+    names = [c.__name__ for c in classes]
+    for inner in ("module", "_orig_mod"):  # of DataParallel, of a compiled model
+        if isinstance(getattr(model, inner, None), nn.Module):
+            reads = f"from_huggingface reads what is inside of a {names[0]}"
+            raise ValueError(f"{reads}: give its {inner}")
+    found = find_kind([kind] if kind else names)
+    if not hasattr(getattr(model, "config", None), "to_dict"):
+        raise ValueError(f"this {names[0]} has no configuration of transformers")
+    for own in () if kind else classes[: names.index(found)]:
+        if "forward" in vars(own):
+            reason = "has a forward of its own, which is not read"
+            raise ValueError(f"{own.__name__} {reason}: read it as what it extends by kind={found!r}")
+    return found
+
+
 def from_huggingface(
     model: nn.Module | str | Path,  # of transformers, or a directory with config.json
     kind: str | None = None,  # the class to read it as, a key of `FAMILIES`; by default its own
@@ -175,9 +199,8 @@ def from_huggingface(
     True
     """
     if isinstance(model, nn.Module):
-        names = [c.__name__ for c in type(model).__mro__]
         with one_line_errors("the model"):
-            kind = find_kind([kind] if kind else names)
+            kind = kind_in_memory(model, kind)
             weights = {name: weight.clone() for name, weight in model.state_dict().items()}
             return convert_model(kind, model.config.to_dict(), weights)
     with one_line_errors(f"the model in {model}"):
