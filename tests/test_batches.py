@@ -565,7 +565,9 @@ REFUSED = {  # what is handed over -> the line
     "too few logits": (lambda: train(OwnModel(vocab_size=V - 1), [(IDS.clamp(max=V - 2), IDS)], short_run()), "a target is 12, and the model returns logits for 12 tokens"),
     "no function": (lambda: train(OwnModel(), [GOOD], short_run(), on_step=3), "on_step must be a function of the history, got int"),
     "an answer": (lambda: train(OwnModel(), [GOOD], short_run(), on_evaluate=lambda history: 3), "on_evaluate must return None, or True to end the run, got int"),
-    "a checkpoint": (lambda: train(OwnModel(), [GOOD], short_run(), resume=Checkpoint(None, None, None)), "resume must be the training state of a checkpoint"),
+    "a checkpoint": (lambda: train(OwnModel(), [GOOD], short_run(), resume=Checkpoint(None, None, None)), "resume must be a checkpoint with a training state, or that state, got a checkpoint without one"),
+    "a directory": (lambda: train(OwnModel(), [GOOD], short_run(), resume="runs"), "resume must be a checkpoint with a training state, or that state, got str"),
+    "vectors": (lambda: train(small_encoder_decoder().encoder, TEXT_IDS, short_run(), block_size=8), "Encoder turns vectors into vectors: give a model with an embedding and a head"),
     "an optimizer class": (lambda: train(OwnModel(), [GOOD], short_run(), optimizer=torch.optim.SGD), "optimizer must be a torch.optim.Optimizer, a list of them, or a function"),
     "another model's optimizer": (lambda: train(OwnModel(), [GOOD], short_run(), optimizer=torch.optim.SGD(OwnModel().parameters())), "the optimizer holds parameters that are not of this model"),
     "a closure": (lambda: train(OwnModel(), [GOOD], short_run(), optimizer=lambda model: torch.optim.LBFGS(model.parameters())), "LBFGS computes the loss several times in a step"),
@@ -770,7 +772,8 @@ def test_an_iterator_that_ends_ends_the_run_which_is_kept_and_goes_on(tmp_path):
         first = model()
         history = train(first, iter([GOOD] * 5), short_run(steps=9), [GOOD], directory=tmp_path / "run")
     assert history.steps_done == 5 == history.evaluated[-1] and not history.interrupted
-    resumed, _, state = load_checkpoint(tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run")
+    resumed = state.model
     with pytest.raises(ValueError, match="the batches ended after 3, and more steps are to be taken"):
         train(resumed, iter([GOOD] * 3), short_run(steps=9), resume=state)
     assert train(resumed, iter([GOOD] * 9), short_run(steps=9), [GOOD], resume=state).steps_done == 9
@@ -794,6 +797,14 @@ def test_other_batches_after_a_resume_are_noticed():
     trainer.run_steps(2)
     with pytest.warns(UserWarning, match="the first batch is not the one that this run began with"):
         train(trainer.model, PAIRS[::-1], short_run(steps=3), resume=trainer.state_dict())
+
+
+def test_batches_of_small_integers_and_of_arrays_are_the_same_batches():
+    runs = []
+    for form in (torch.Tensor.long, torch.Tensor.int, lambda x: x.to(torch.uint8), lambda x: x.to(torch.int16), torch.Tensor.numpy):
+        torch.manual_seed(3)
+        runs.append(train(OwnModel(), [tuple(map(form, pair)) for pair in PAIRS], short_run(), [tuple(map(form, pair)) for pair in PAIRS]))
+    assert all(run.loss == runs[0].loss and run.validation_loss == runs[0].validation_loss for run in runs)
 
 
 def test_a_target_of_minus_100_does_not_count():

@@ -203,7 +203,7 @@ def train(
     on_evaluate: Callable[[History], bool | None] | None = None,  # called after each evaluation
     directory: str | Path | None = None,  # for checkpoints and metrics; None: nothing is written
     tokenizer: AnyTokenizer | None = None,  # saved with the model
-    resume: dict | None = None,  # `Checkpoint.training` of the run to continue
+    resume: dict | Checkpoint | None = None,  # the run to continue: a checkpoint, or its `training`
     data_digest: str = "",  # a run is not resumed on other data
     *,
     block_size: int | None = None,  # tokens in a window; by default those of the model's config

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..config.training import TrainingConfig
 from .process import world_size
+from ..transformer import Decoder, Encoder
 
 # %% ../../nbs/workshop/training_arguments.ipynb #21396dce
 def unwrap_model(
@@ -163,6 +164,11 @@ def check_next_token_model(
 ) -> None:
     "Raises ValueError for a model that is not called with token ids alone, or that sees the next token."
     model = unwrap_model(model)
+    if isinstance(model, (Encoder, Decoder)):
+        raise ValueError(
+            f"{type(model).__name__} turns vectors into vectors: give a model with an embedding and"
+            " a head, such as LanguageModel, or batches and a loss of your own"
+        )
     if not getattr(model, "is_causal", True):
         raise ValueError(
             "a model that sees both sides sees the next token too, and learns only"

@@ -22,6 +22,7 @@ from .arguments import check_trainable, unwrap_model
 from .batches import TrainingBatch, batch_cross_entropy, batch_tensors
 from .batches import check_classes, check_split, count_targets, map_batch
 from .batches import own_loss, part_reduction, split_batch
+from .checkpoints import Checkpoint
 from .machine import CompiledModel, this_process, warn_about_bfloat16
 from .optimizers import LearningRates, check_replaced, check_unused
 from .process import random_state_of
@@ -299,17 +300,18 @@ class Trainer:
 
     def load_state_dict(
         self,
-        state: dict,  # that `state_dict` returned
+        state: dict | Checkpoint,  # that `state_dict` returned, or the checkpoint that holds it
     ) -> None:
         """Continue a run where that state was taken; the model has its weights from then.
 
         Raises ValueError for anything else, and for the state of a run with other data, another
         model, other weights or another optimizer.
         """
-        if not isinstance(state, dict):
+        is_checkpoint = isinstance(state, Checkpoint)
+        if not isinstance(state := state.training if is_checkpoint else state, dict):
+            got = "a checkpoint without one" if is_checkpoint else type(state).__name__
             raise TypeError(
-                "resume must be the training state of a checkpoint, load_checkpoint(DIR).training,"
-                f" got {type(state).__name__}"
+                f"resume must be a checkpoint with a training state, or that state, got {got}"
             )
         digest = self.data_digest
         if digest and state.get("data_digest", digest) != digest:
