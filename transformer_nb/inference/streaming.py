@@ -42,9 +42,8 @@ def stream(
     token and log-probability. The arguments are checked when `stream` is called: it raises what `generate` raises.
 
     >>> count = torch.nn.Embedding.from_pretrained(99 * torch.eye(5).roll(1, dims=1))  # a model: after 0 comes 1, ...
-    >>> for token in stream(count, torch.tensor([0]), max_new_tokens=3):
-    ...     print(token, end=" ")
-    1 2 3
+    >>> list(stream(count, torch.tensor([0]), max_new_tokens=3))
+    [1, 2, 3]
     """
     call = GenerationCall(
         model, ids, max_new_tokens, stop, use_cache, block_size, return_log_probs, repetition_penalty,

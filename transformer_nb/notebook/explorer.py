@@ -54,7 +54,7 @@ class Exploration:
     def __init__(
         self,
         model: nn.Module,  # of this package, as for `explore`
-        tokenizer,  # names the tokens, as in `token_names`
+        tokenizer: object,  # names the tokens, as in `token_names`
         sequences: list[Tensor],  # the inputs of the model, ids (1, T)
         selected: tuple[int, int, int | None],  # attention, head and query that are shown first
         off: Iterable[str] = (),  # parts that are switched off
@@ -215,7 +215,7 @@ def make_widget(
 # %% ../../nbs/workshop/explorer.ipynb #e6a42884
 def explore(
     model: nn.Module,  # a trained model of this package: `LanguageModel`, `Encoder` or `EncoderDecoder`
-    tokenizer,  # of this package, of `tokenizers` or `transformers`, or a list with the name of each id
+    tokenizer: object,  # of this package, of `tokenizers` or `transformers`, or a list with the name of each id
     text: str | Tensor | list,  # a text or its ids; the source of an encoder-decoder
     target: str | Tensor | list | None = None,  # what an encoder-decoder has written; ids begin with its start token
     *,
