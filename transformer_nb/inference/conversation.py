@@ -102,7 +102,7 @@ class Conversation:
     def __init__(
         self,
         model: nn.Module,  # as for `generate`
-        tokenizer: AnyTokenizer | None = None,  # or any object with `encode` and `decode`
+        tokenizer: AnyTokenizer | None = None,  # of this package, or any object with `encode` and `decode`
         block_size: int | None = None,  # the most tokens that the model sees at once; by default what the model says
     ):
         language_model_of(model)

@@ -133,7 +133,7 @@ def text_before_stop(
 # %% ../../nbs/workshop/streaming.ipynb #7be6e562
 def stream_text(
     model: nn.Module,  # a `LanguageModel`, or any module that maps ids (B, T) to logits (B, T, vocab)
-    tokenizer: AnyTokenizer,  # or any object with `encode` and `decode`
+    tokenizer: AnyTokenizer,  # of this package, or any object with `encode` and `decode`
     prompt: str,  # the text to continue
     max_new_tokens: int,  # how many tokens to write, at most
     temperature: float = 1.0,  # 0 takes the most probable token each time
