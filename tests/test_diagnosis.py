@@ -734,6 +734,17 @@ def test_half_precision_is_not_accused(dtype):
     assert diagnose(MultiHeadAttention(16, 2).to(dtype), "self_attention", causal=False)
 
 
+class LargeNumber(Model):
+    def __init__(self):
+        super().__init__()
+        self.attention.attend = lambda q, k, v, mask: hide(scores(q, k), mask, -1e9).softmax(-1) @ v
+
+
+def test_a_number_that_half_precision_cannot_hold_is_seen_there_alone():
+    assert diagnose(LargeNumber(), "language_model") and diagnose(LargeNumber().bfloat16(), "language_model")
+    assert "overflow" in repr(diagnose(LargeNumber().half(), "language_model"))
+
+
 # ---- what is handed over beside the object
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Kind', 'SEQUENCES', 'OPTIONS', 'check_arguments', 'prepare', 'diagnose']
 
-# %% ../../nbs/workshop/diagnosis_calling.ipynb #d5bb211b
+# %% ../../nbs/workshop/diagnosis_calling.ipynb #b6525218
 import difflib
 import functools
 from collections.abc import Callable
@@ -20,8 +20,9 @@ from .passes import in_two_rounds
 from .probes import modules_of
 from .references import check_like_reference
 from .report import Diagnosis, Finding
+from .sequences import check_half_precision
 
-# %% ../../nbs/workshop/diagnosis_calling.ipynb #93471543
+# %% ../../nbs/workshop/diagnosis_calling.ipynb #d8d0fd3d
 Kind = Literal[
     "attention",
     "self_attention",
@@ -88,6 +89,9 @@ def prepare(
             name: functools.partial(OPTIONS[name][1], **{name: value})
             for name, value in zip(given, others)
         }
+        if has_half and kind in SEQUENCES:
+            half = copy_with_modules(obj, {})
+            further["half"] = functools.partial(check_half_precision, half=half)
         try:
             return probe_class(fn, kind, causal), checks | further
         except Exception:

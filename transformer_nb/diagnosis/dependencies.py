@@ -26,7 +26,7 @@ def output_changes(
 ) -> Float[Tensor, "seq seq"]:
     "How far output i (row) moves when input j (column) is replaced by another, over the batch."
     before, columns = probe(probe.x, training), []
-    noise = probe.rounding / 4 * before.abs().max()
+    noise = 2.5e-7 * before.abs().max()
     for j in range(probe.length):
         x = probe.x.clone()
         x[:, j] = (x[:, j] + 1) % probe.width if probe.is_language_model else probe.other_x[:, j]
@@ -147,7 +147,7 @@ def tokens_with_equal_outputs(
     probe: SequenceProbe,
 ) -> tuple[int, int] | None:
     "Two of the first 64 tokens that give the same logits in a language model, or None."
-    if not probe.is_language_model or probe.width < probe.batch_size:
+    if not probe.is_language_model or probe.width < probe.batch_size or probe.rounding > 1e-5:
         return None
     count = min(probe.width, 64) // probe.batch_size * probe.batch_size
     outputs = []
@@ -248,6 +248,8 @@ def check_prefix(probe: SequenceProbe) -> Iterator[str]:
 
 def check_token_order(probe: SequenceProbe) -> Iterator[str]:
     "The last output depends on the order of the earlier inputs, for some input."
+    if probe.rounding > 1e-5:  # half precision hides small differences
+        return
     for seed in range(1, 6):
         x = probe.random_input(seed=seed)
         reversed_x = x.clone()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SILENCE', 'AT_THE_START', 'REPEATS', 'PREREQUISITES', 'run_checks', 'in_two_rounds', 'with_second_round']
 
-# %% ../../nbs/workshop/diagnosis_passes.ipynb #4471c1cd
+# %% ../../nbs/workshop/diagnosis_passes.ipynb #df5235b1
 from collections.abc import Callable
 
 from .report import Finding, Remark
@@ -14,7 +14,7 @@ from .report import Finding, Remark
 SILENCE = ("reach", "order", "gradient", "unused", "mixing", "differ")
 # checks that make no sense after a change of the weights
 AT_THE_START = ("tied", "start", "overfit", "stuck", "frozen", "stream", "like", "registered")
-AT_THE_START += ("history", "rotation", "width", "kept", "dropout")
+AT_THE_START += ("history", "rotation", "width", "kept", "dropout", "half")
 # checks that only repeat what certain others have found
 REPEATS = {"extremes": {"mask"}, "parity": {"rows", "scale", "mask", "apart"}}
 REPEATS |= {"unused": {"gradient"}}

@@ -131,14 +131,18 @@ def in_mode(
 
 
 class WithoutRandomness(TorchFunctionMode):
-    "Meanwhile PyTorch's dropout keeps everything, and random numbers are their mean."
+    "Meanwhile PyTorch's dropout keeps everything, and random numbers are fixed."
 
     DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
     UNIFORM = (torch.rand, torch.rand_like, Tensor.uniform_)
     BERNOULLI = (torch.bernoulli, Tensor.bernoulli_, Tensor.bernoulli)
 
-    def __init__(self):
+    def __init__(
+        self,
+        level: float = 0.5,  # of all uniform numbers, between their smallest and largest value
+    ):
         super().__init__()
+        self.level = level
         self.most_numbers = 0  # that were drawn at once, outside of PyTorch's dropout
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -151,8 +155,9 @@ class WithoutRandomness(TorchFunctionMode):
         output = function(*args, **kwargs)
         if function in self.UNIFORM + self.BERNOULLI:
             self.most_numbers = max(self.most_numbers, output.numel())
-            mean = sum(args[1:3]) / 2 if function is Tensor.uniform_ and len(args) > 2 else 0.5
-            return output.fill_(1 if function in self.BERNOULLI else mean)
+            low, high = args[1:3] if function is Tensor.uniform_ and len(args) > 2 else (0.0, 1.0)
+            uniform = low + self.level * (high - low)
+            return output.fill_(self.level >= 0.5 if function in self.BERNOULLI else uniform)
         return output
 
 # %% ../../nbs/workshop/diagnosis_probes.ipynb #bf7f1351

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH_SIZES', 'LENGTHS', 'SequenceProbe', 'check_sequence_shape', 'check_finite', 'check_deterministic',
-           'check_history', 'check_dropout', 'check_input_kept']
+           'check_history', 'check_dropout', 'check_half_precision', 'check_input_kept']
 
 # %% ../../nbs/workshop/diagnosis_sequences.ipynb #62aa98f4
 from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ class SequenceProbe:
         "Whether two outputs are equal up to the rounding of the function."
         return is_close(actual, expected, max(tolerance, self.rounding))
 
-# %% ../../nbs/workshop/diagnosis_sequences.ipynb #e6ce961c
+# %% ../../nbs/workshop/diagnosis_sequences.ipynb #d1caa6f1
 def check_sequence_shape(probe: SequenceProbe) -> Iterator[str]:
     "There is an output, or a row of logits, for each position of each sequence."
     given = tuple(probe.x.shape)
@@ -201,6 +201,10 @@ def check_dropout(probe: SequenceProbe) -> Iterator[str]:
         noisy = [probe.call(probe.x.clone()).float() for _ in range(3)]
         with calm:
             quiet = probe.call(probe.x.clone()).float()
+        extremes = []
+        for level in (0.0, 0.999):
+            with WithoutRandomness(level):
+                extremes.append(probe.call(probe.x.clone()).float())
     if not all(output.isfinite().all() for output in noisy):
         yield (
             "in training mode outputs are nan or infinite: is dropout applied to the scores, where "
@@ -209,11 +213,46 @@ def check_dropout(probe: SequenceProbe) -> Iterator[str]:
     elif max(rates, default=0) > 0 and all(probe.agree(y, in_evaluation, 1e-6) for y in noisy):
         yield Remark(f"dropout of {max(rates)} has no effect in training mode: is it ever called?")
     elif calm.most_numbers > 2 * probe.batch_size * probe.length:
-        if probe.agree(quiet, in_evaluation, 1e-5):
+        drops = not all(probe.agree(y, in_evaluation, 0.3) for y in extremes)  # and adds no noise
+        if drops and probe.agree(quiet, in_evaluation, 1e-5):
             yield (
                 "dropout made by hand does not divide by the share that is kept: in evaluation all "
                 "is larger than in training; divide by 1 - p in training mode"
             )
+
+
+def check_half_precision(
+    probe: SequenceProbe,  # of a copy in single precision
+    half: Callable,  # the object as it was handed over, in half precision
+) -> Iterator[str]:
+    "In half precision outputs are finite, and near those of single precision."
+    dtype = next(p.dtype for m in modules_of(half) for p in m.parameters() if p.dtype.itemsize == 2)
+    for length in (probe.length, 200):
+        x = probe.random_input(1, length, seed=8)
+        try:
+            expected = main_output(probe.fn(x)).float()
+        except Exception:  # longer than it can take
+            return
+        try:
+            with in_mode(half), torch.no_grad():
+                got = main_output(half(x.to(dtype) if x.is_floating_point() else x)).float()
+        except Exception as error:
+            if "not implemented" not in str(error):
+                yield f"in {dtype} it stops with {type(error).__name__}: {error}"
+            return
+        if not got.isfinite().all():
+            yield (
+                f"in {dtype} outputs are nan or infinite: does a number such as -1e9 not fit? Use "
+                "minus infinity, or torch.finfo(dtype).min"
+            )
+        elif not is_close(got, expected, 0.3):
+            yield (
+                f"in {dtype} the outputs at length {length} are others than in single precision: "
+                "compute positions, angles and sums in float32"
+            )
+        else:
+            continue
+        return
 
 
 def check_input_kept(probe: SequenceProbe) -> Iterator[str]:
