@@ -140,6 +140,27 @@ def learn(folder, size, runs):
 # One process that knows what it would do.
 
 
+@pytest.mark.parametrize("environment, message", [
+    ({"WORLD_SIZE": "2"}, "RANK in the environment must be a whole number of at least 0, got None: start the processes with torchrun"),
+    ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 is not one of 2 processes, 0 to 1"),
+    ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK in the environment must be .* got '-1'"),
+    ({"WORLD_SIZE": "2", "RANK": "first"}, "RANK in the environment must be .* got 'first'"),
+    ({"WORLD_SIZE": "two"}, "WORLD_SIZE in the environment must be a whole number of at least 1, got 'two'"),
+    ({"WORLD_SIZE": "0"}, "WORLD_SIZE in the environment must be .* got '0'"),
+    ({"WORLD_SIZE": ""}, "WORLD_SIZE in the environment must be .* got ''"),
+    ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR in the environment .*: start the processes with torchrun"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "x"}, "MASTER_PORT in the environment must be .* got 'x'"),
+])  # fmt: skip
+def test_an_environment_that_torchrun_would_not_make_is_refused_in_one_line(monkeypatch, environment, message):
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message) as error:
+        make_trainer(LanguageModel(small_config()), torch.arange(30) % 13, TrainingConfig(batch_size=6, device="cpu"))
+    assert one_line(error)
+
+
 @pytest.mark.parametrize("batch_size, parts", [(3, 1), (6, 2)])
 def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, batch_size, parts):
     monkeypatch.setenv("WORLD_SIZE", "2")
