@@ -389,6 +389,8 @@ def test_a_run_may_have_any_name(folder, capsys, name):
     ("evaluate run --data text.txt --stride 0", "stride must be at least 1, got 0"),
     ("evaluate run --data text.txt --encoding klingon", "unknown encoding: klingon"),
     ("plot text.txt", "no metrics.jsonl in text.txt"),
+    ("evaluate run --data=", "an empty path"),
+    ("train --data text.txt --out=", "an empty path"),
     ("plot run --out missing/losses.png", "cannot write missing/losses.png"),
     ("generate run --prompt to --min-p 2", "min_p must be"),
     ("generate run --prompt to --repetition-penalty 0", "repetition_penalty must be above 0"),

@@ -122,7 +122,7 @@ def test_links_are_followed_once(tmp_path):
 @pytest.mark.parametrize("path", ["/dev/null", "a\0b", "x" * 5000, ""])
 def test_what_is_no_file_is_said_in_one_line(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="cannot (be )?read|has no .txt") as error:
+    with pytest.raises(ValueError, match="cannot (be )?read") as error:
         find_files([path])
     assert one_line(error)
 

@@ -488,3 +488,14 @@ def test_tokens_of_an_earlier_version_are_made_again(tmp_path, monkeypatch):
 def test_one_encoding_has_one_digest_whatever_its_name(tmp_path):
     files = written(tmp_path, "to be")
     assert len({content_digest(files, name) for name in ("utf-8", "utf8", "UTF-8", "U8")}) == 1 != len({content_digest(files, name) for name in ("utf-8", "latin-1")})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")
+def test_names_that_are_no_text_are_names(tmp_path, capsys):
+    for place in (os.fsencode(tmp_path), os.fsencode(tmp_path) + b"/\xff"):
+        os.makedirs(place, exist_ok=True)
+        with open(place + b"/\xfe.txt", "wb") as file:
+            file.write(b"to be or not")
+        path = os.fsdecode(place + b"/\xfe.txt")
+        for _ in range(2):
+            assert encode_files([path], CharTokenizer(" benort"), progress=False).ids.tolist()[:2] == [6, 4]

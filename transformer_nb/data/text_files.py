@@ -77,7 +77,12 @@ def files_in(directory: Path) -> list[Path]:
 
 
 def home_path(path: str | Path) -> Path:
-    "The path, with your home directory in place of ~ at its beginning, and with a name where it is . or .."
+    """The path, with your home directory in place of ~ at its beginning, and with a name where it is . or ..
+
+    Raises ValueError for an empty path, which pathlib takes for the current directory.
+    """
+    if str(path) == "":
+        raise ValueError("cannot read or write an empty path: name one, or . for the current directory")
     path = Path(path)
     if path.parts[:1] == ("~",) and not os.path.lexists("~"):
         path = path.expanduser()

@@ -299,7 +299,8 @@ def encode_files(
     if token_file_kind(tokenizer) is None:
         tokenizer = tokenizer(reader.pieces("vocabulary"))
     given = tokenizer if isinstance(tokenizer, Tokenizer) else None
-    prefix = f"{reader.first.name[:50]}.{token_file_kind(tokenizer)}"
+    name = reader.first.name[:50].encode("utf-8", "backslashreplace").decode()
+    prefix = f"{name}.{token_file_kind(tokenizer)}"
     directory, names = reader.first.parent, token_file_names(prefix, digest, given)
     for place in (directory, Path(tempfile.gettempdir())):
         for name in names:
@@ -328,11 +329,12 @@ def token_file_names(
 
 def writable_directory(directory: Path) -> Path:
     "The directory; if it cannot be written to, says so and returns the one for temporary files."
-    if os.access(directory, os.W_OK):
+    is_utf8 = str(directory).isascii() or str(directory).encode("utf-8", "replace").decode() == str(directory)
+    if os.access(directory, os.W_OK) and is_utf8:  # safetensors opens no other paths
         return directory
     elsewhere = Path(tempfile.gettempdir())
     where = f"the tokens of the text go into {elsewhere}"
-    tqdm.write(f"cannot write into {directory}: {where}", sys.stderr)
+    tqdm.write(f"cannot write into {shown(directory)}: {where}", sys.stderr)
     return elsewhere
 
 
