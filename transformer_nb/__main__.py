@@ -8,6 +8,7 @@ __all__ = ['main', 'report']
 # %% ../nbs/workshop/command_line.ipynb #5b79dbca
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from .cli.options import make_parser, named_preset
@@ -22,7 +23,9 @@ def main(
     Returns the exit status: 0, or 2 for an error that the user can correct, printed in one line, or
     130 after Ctrl-C.
     """
-    with safe_output(is_silent=os.environ.get("RANK", "0") != "0"):  # of several processes, one prints
+    is_silent = os.environ.get("RANK", "0") != "0"  # of several processes, one prints
+    with safe_output(is_silent), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: report(message)
         try:
             arguments = make_parser(named_preset(argv)).parse_line(argv)
             command = vars(arguments).pop("command")
@@ -41,9 +44,9 @@ def main(
 
 
 def report(
-    error: Exception,
+    error: Exception,  # or a warning
 ) -> None:
-    "Print an error in one line."
+    "Print an error or a warning in one line."
     message = " ".join(str(error).splitlines()) or type(error).__name__
     print(f"transformer-nb: {message}", file=sys.stderr)
 
