@@ -623,7 +623,7 @@ diagnosis.structure
     if 2 <= most <= len(features) // 2: -> if False:  # W_o is not missed
     elif 1.8 < factor < 2.2 and -> elif False and  # the input may be added twice
 diagnosis.gradients
-    if silent := silent_parameters(probe): -> if (silent := []):  # a part may be detached
+    if silent and not takes_other_weights(probe): -> if False:  # a part may be detached
 diagnosis.learning
     if loss < 0.75 * uniform: -> if False:  # a model may see its targets
 diagnosis.attention

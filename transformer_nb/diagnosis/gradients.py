@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['OutputGraph', 'trained_parameters', 'output_graph', 'check_parameters_registered', 'reached_entries',
-           'silent_parameters', 'check_gradients', 'used_rows', 'unused_block', 'check_position_table',
-           'check_unused_parts', 'check_stuck_at_zero', 'check_frozen_tokens', 'check_weight_tying']
+           'silent_parameters', 'takes_other_weights', 'check_gradients', 'used_rows', 'unused_block',
+           'check_position_table', 'check_unused_parts', 'check_stuck_at_zero', 'check_frozen_tokens',
+           'check_weight_tying']
 
-# %% ../../nbs/workshop/diagnosis_gradients.ipynb #08771c70
+# %% ../../nbs/workshop/diagnosis_gradients.ipynb #d022afd9
 import copy
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,17 +16,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .copies import copy_with_modules
+from .copies import copy_with_modules, shake
 from transformer_nb.diagnosis.probes import (
     UsedTensors,
     contributing_leaves,
+    gradients_of,
     in_mode,
     modules_of,
 )
 from .report import Remark
 from .sequences import SequenceProbe
 
-# %% ../../nbs/workshop/diagnosis_gradients.ipynb #8d72ed95
+# %% ../../nbs/workshop/diagnosis_gradients.ipynb #4362cafc
 class OutputGraph(NamedTuple):
     "An output that autograd has recorded, and what it was computed from."
 
@@ -51,10 +53,14 @@ def output_graph(
     with in_mode(probe.fn), torch.enable_grad(), UsedTensors() as used:
         output = probe.call(probe.x)
     parameters = trained_parameters(probe)
-    candidates = [*parameters.values(), *used.found.values()]
-    return OutputGraph(output, parameters, contributing_leaves(output, candidates))
+    registered = list(parameters.values())
+    try:
+        leaves = contributing_leaves(output, [*registered, *used.found.values()])
+    except RuntimeError:  # tensors from inside of `torch.vmap`
+        leaves = contributing_leaves(output, registered)
+    return OutputGraph(output, parameters, leaves)
 
-# %% ../../nbs/workshop/diagnosis_gradients.ipynb #c75646f7
+# %% ../../nbs/workshop/diagnosis_gradients.ipynb #b610c187
 def check_parameters_registered(probe: SequenceProbe) -> Iterator[str]:
     "Every tensor that requires a gradient is a parameter of the module."
     _, registered, found = output_graph(probe)
@@ -85,7 +91,7 @@ def reached_entries(
             continue
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed))
         total = (output.float() * weights.to(output.device)).sum()
-        gradients = torch.autograd.grad(total, parameters.values(), allow_unused=True)
+        gradients = gradients_of(total, list(parameters.values()))
         for name, gradient in zip(parameters, gradients):
             if gradient is not None:
                 reached[name] = reached.get(name, False) | (gradient != 0)
@@ -110,9 +116,23 @@ def silent_parameters(
     return silent
 
 
+def takes_other_weights(
+    probe: SequenceProbe,
+) -> bool:
+    "Whether a function does not use the weights of the modules that it names, as functional calls."
+    if isinstance(probe.fn, nn.Module):
+        return False
+    changed = copy.copy(probe)
+    changed.fn = copy_with_modules(probe.fn, {})
+    changed.modules = modules_of(changed.fn)
+    shake(changed.modules)
+    return changed(probe.x).equal(probe(probe.x))
+
+
 def check_gradients(probe: SequenceProbe) -> Iterator[str]:
     "A gradient reaches every parameter."
-    if silent := silent_parameters(probe):
+    silent = silent_parameters(probe)
+    if silent and not takes_other_weights(probe):
         names = ", ".join(silent[:4]) + (" ..." if len(silent) > 4 else "")
         yield f"no gradient reaches {names}: detached, or never used; remove the detach or the part"
 
@@ -193,9 +213,7 @@ def check_stuck_at_zero(probe: SequenceProbe) -> Iterator[str]:
             output = trained.call(probe.random_input(seed=seed)).float()
             loss = (output - torch.linspace(-1, 1, output.numel()).view_as(output)).square().mean()
         parameters = list(trained_parameters(trained).values())
-        for p, gradient in zip(
-            parameters, torch.autograd.grad(loss, parameters, allow_unused=True)
-        ):
+        for p, gradient in zip(parameters, gradients_of(loss, parameters)):
             p.grad = gradient
         optimizer.step()
     still = set(silent_parameters(trained)) & set(silent)

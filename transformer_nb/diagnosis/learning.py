@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BATCH_STEPS', 'MOST_PARAMETERS', 'check_initial_logits', 'losses_on_one_batch', 'check_overfits_one_batch']
 
-# %% ../../nbs/workshop/diagnosis_learning.ipynb #a648e7d9
+# %% ../../nbs/workshop/diagnosis_learning.ipynb #f5905d4c
 import copy
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .probes import in_mode, is_close
+from .probes import gradients_of, in_mode, is_close
 from .sequences import SequenceProbe
 
 # %% ../../nbs/workshop/diagnosis_learning.ipynb #71c56945
@@ -68,7 +68,7 @@ def losses_on_one_batch(
                 break
             losses.append(loss.item())
             goal = min(goal, 0.5 * losses[0])
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            gradients = gradients_of(loss, parameters)
             for p, gradient in zip(parameters, gradients):
                 p.grad = gradient
             optimizer.step()

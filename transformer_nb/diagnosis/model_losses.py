@@ -27,7 +27,7 @@ from .probes import in_mode, is_close, main_output
 from .report import Remark
 from .sequences import SequenceProbe
 
-# %% ../../nbs/workshop/diagnosis_model_losses.ipynb #4b2cd363
+# %% ../../nbs/workshop/diagnosis_model_losses.ipynb #a9bac301
 def with_logits(
     output: object,  # what a model returned
     logits: Tensor,
@@ -94,7 +94,7 @@ class PaddedLoss:
         self.loss, self.padding = loss, -100
         sums = main_output(loss.output).float().logsumexp(-1)
         self.of_logarithms = is_close(sums.exp(), torch.ones_like(sums))  # of probabilities
-        for index in (-100, 0, classes - 1):
+        for index in (-100, -1, 0, classes - 1):
             if self.ignores(index, classes):
                 self.padding = index
                 break

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CANDIDATE_WIDTHS', 'is_close', 'names_in', 'held_values', 'modules_of', 'parameter_widths', 'main_output', 'in_mode',
-           'WithoutRandomness', 'UsedTensors', 'contributing_leaves']
+           'WithoutRandomness', 'UsedTensors', 'gradients_of', 'contributing_leaves']
 
 # %% ../../nbs/workshop/diagnosis_probes.ipynb #28406d36
 import functools
@@ -188,6 +188,24 @@ class UsedTensors(TorchFunctionMode):
                     self.found[id(value)] = value
 
 
+def gradients_of(
+    total: Tensor,  # a number
+    parameters: list[Tensor],
+) -> list[Tensor | None]:
+    "The gradients of a number; its graph stays, and so do the `grad` of the parameters."
+    try:
+        return list(torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True))
+    except RuntimeError:  # checkpointing that is reentrant works with `backward` alone
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        total.backward(retain_graph=True)
+        found = [p.grad for p in parameters]
+        for p, gradient in zip(parameters, before):
+            p.grad = gradient
+        return found
+
+
 def contributing_leaves(
     output: Tensor,
     candidates: list[Tensor],  # leaf tensors that require a gradient
@@ -196,7 +214,5 @@ def contributing_leaves(
     candidates = list({id(tensor): tensor for tensor in candidates}.values())
     if not output.requires_grad or not candidates:
         return []
-    gradients = torch.autograd.grad(
-        output.float().sum(), candidates, retain_graph=True, allow_unused=True
-    )
+    gradients = gradients_of(output.float().sum(), candidates)
     return [tensor for tensor, gradient in zip(candidates, gradients) if gradient is not None]

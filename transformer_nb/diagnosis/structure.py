@@ -6,7 +6,7 @@
 __all__ = ['check_head_layout', 'most_features_reached', 'check_output_projection', 'slope', 'lies_on_ellipsoid',
            'check_residual_connection']
 
-# %% ../../nbs/workshop/diagnosis_structure.ipynb #a7599f2b
+# %% ../../nbs/workshop/diagnosis_structure.ipynb #9dc50075
 from collections.abc import Iterator
 
 import torch
@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .gradients import output_graph
+from .probes import gradients_of
 from .sequences import SequenceProbe
 
-# %% ../../nbs/workshop/diagnosis_structure.ipynb #e7c424dc
+# %% ../../nbs/workshop/diagnosis_structure.ipynb #e8436ca4
 def check_head_layout(probe: SequenceProbe) -> Iterator[str]:
     "One vector repeated gives no blocks of different outputs, as a reshape of the heads would."
     for length in (12, 16):
@@ -42,7 +43,7 @@ def most_features_reached(
     "How many of the features depend on the same number of a parameter, at most."
     reached = [torch.zeros_like(p) for p in parameters]
     for feature in features:
-        gradients = torch.autograd.grad(feature, parameters, retain_graph=True, allow_unused=True)
+        gradients = gradients_of(feature, parameters)
         for count, gradient in zip(reached, gradients):
             if gradient is not None:
                 count += gradient != 0
