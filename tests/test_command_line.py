@@ -123,6 +123,8 @@ def test_a_checkpoint_is_not_overwritten_unasked(trained, capsys):
     assert (trained / "run" / "model.safetensors").read_bytes() == before
     assert run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY, "--seed", 7, "--overwrite")[0] == 0
     assert (trained / "run" / "model.safetensors").read_bytes() != before
+    assert run(capsys, "train", "--data", "text.txt", "--out", "run", *TINY, "--steps", 2, "--overwrite")[0] == 0
+    assert {path.name for path in (trained / "run").iterdir()} == {"step-000002", "metrics.jsonl", "model.safetensors", "config.json", "tokenizer.json", "training.safetensors"}
 
 
 def test_a_resumed_run_goes_on_with_its_own_options(trained, capsys):

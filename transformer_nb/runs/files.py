@@ -83,6 +83,7 @@ def link_file(
         shutil.copy2(file, new)
         sync(new)
     new.replace(name)
+    new.unlink(missing_ok=True)  # still there where both were links to one file
 
 
 def remove_directory(
