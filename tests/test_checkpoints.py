@@ -667,3 +667,13 @@ def test_a_part_that_has_a_name_and_a_buffer_comes_back(tmp_path, monkeypatch):
     model, ids = small_language_model(norm="doubled"), torch.randint(13, (1, 5))
     save_checkpoint(tmp_path / "m", model)
     assert load_checkpoint(tmp_path / "m").model(ids).equal(model(ids))
+
+
+def test_saving_and_loading_do_not_wait_for_the_compiler(tmp_path):
+    program = (
+        "import sys; from transformer_nb import LanguageModel, TransformerConfig, load_checkpoint, save_checkpoint;"
+        "model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8));"
+        f"save_checkpoint({str(tmp_path)!r}, model); load_checkpoint({str(tmp_path)!r});"
+        "sys.exit('torch._dynamo' in sys.modules)"  # seconds to import
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

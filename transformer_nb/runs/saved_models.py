@@ -8,11 +8,13 @@ __all__ = ['MODELS', 'describe_model', 'axis_order', 'in_order', 'is_frozen', 'm
 
 # %% ../../nbs/workshop/saved_models.ipynb #16522c6d
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
+from ..config.initialization import ShapesOnly
 from ..config.model import PARTS, TransformerConfig
 from ..config.registry import Registry, import_everything
 from ..transformer import Encoder, EncoderDecoder, LanguageModel
@@ -130,7 +132,7 @@ def build_described(
     configs = [read_config({key: described[key] for key in described if key not in own}, usual)]
     if "target_config" in described:
         configs.append(read_config(described["target_config"], usual))
-    with torch.device(device):
+    with torch.device(device), ShapesOnly() if device == "meta" else nullcontext():
         if described.get("has_embedding"):
             configs.append(PARTS["embedding"][configs[0].embedding](configs[0]))
         return kind(*configs)
