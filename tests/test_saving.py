@@ -541,3 +541,21 @@ def test_a_state_of_a_later_version_is_refused_in_one_line(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "saved with warp=9, which this version does not know" in line
     assert newest_checkpoint(tmp_path / "later") and json.loads((tmp_path / "later" / "config.json").read_text())["model"] == "LanguageModel"
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    def save(value):
+        save_checkpoint(tmp_path / "m", small_language_model(), CharTokenizer.from_text("ab"[:value]), {"tensors": {"x": torch.tensor(value), "y": ROWS, "z": ROWS[1]}})
+
+    def replaced_meanwhile(path, waiting=[2]):
+        if waiting:
+            save(waiting.pop())
+        return CharTokenizer.load(path)
+
+    save(1)
+    monkeypatch.setattr("transformer_nb.runs.checkpoints.load_tokenizer", replaced_meanwhile)
+    _, tokenizer, state = load_checkpoint(tmp_path / "m")
+    assert tokenizer.vocab_size == state["tensors"]["x"] == 2 and state["tensors"]["z"].equal(ROWS[1])
+
+
+ROWS = torch.arange(6.0).reshape(2, 3)
