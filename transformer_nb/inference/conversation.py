@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..cpu.hooks import count_changes
 from ..data.tokenizer_files import AnyTokenizer
 from ..generation import NextTokenLogits, read_logits, token_steps
 from .any_model import language_model_of
@@ -24,9 +25,9 @@ from .streaming import PieceDecoder, decoded_pieces, encode_prompt, run_in_steps
 
 def state_of_weights(
     model: nn.Module,
-) -> list[tuple[int, int]]:
+) -> list[tuple[int, object]]:
     "Returns where each weight lies and how often it was changed in place: another list means other weights."
-    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
+    return [(weight.data_ptr(), count_changes(weight)) for weight in model.parameters()]
 
 
 class CachedLogits:
@@ -35,7 +36,7 @@ class CachedLogits:
     def __init__(self):
         self.read: NextTokenLogits | None = None
         self.seen: Tensor | None = None  # the text whose keys and values are in the cache
-        self.weights: list[tuple[int, int]] = []
+        self.weights: list[tuple[int, object]] = []
 
     def __call__(
         self,

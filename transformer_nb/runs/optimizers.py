@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..config.training import TrainingConfig
+from ..cpu.hooks import note_step
 from .state import History
 
 # %% ../../nbs/workshop/training_optimizers.ipynb #0fdf2ad0
@@ -180,7 +181,7 @@ class LearningRates:
                     " each step of the run"
                 )
             # PyTorch warns if a scheduler is stepped before its optimizer, which has been here.
-            scheduler.optimizer._opt_called = True
+            note_step(scheduler.optimizer)
         losses = dict(zip(history.evaluated, history.validation_loss))
         for step in range(1, history.steps_done + 1 if self.schedulers else 1):
             self.after_step()
