@@ -306,3 +306,13 @@ def test_the_table_of_families_has_a_row_for_each():
     page = json.loads((Path(__file__).parents[1] / "nbs/workshop/convert_huggingface.ipynb").read_text(encoding="utf-8"))
     (table,) = ["".join(cell["source"]) for cell in page["cells"] if "| family | classes of" in "".join(cell["source"])]
     assert set(re.findall(r"`(\w+(?:Model|LM|PreTraining))`", table)) - {"LanguageModel", "MaskedLanguageModel"} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("use, window, expected", [(True, 2, [None, None, 2]), (False, 2, None), (True, None, None)])
+def test_files_without_kinds_of_layers_say_how_many_have_no_window(use, window, expected, tmp_path):
+    options = dict(use_sliding_window=use, sliding_window=window, max_window_layers=2)
+    theirs, ids = published("Qwen2", options), indices(2, 11)
+    theirs.save_pretrained(tmp_path)
+    ours = from_huggingface(reconfigured(tmp_path, layer_types=None, **options))
+    assert ours.config.sliding_window == expected
+    torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
