@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .probes import is_close
 from .report import Remark
 
-# %% ../../nbs/workshop/diagnosis_losses.ipynb #cb8cca31
+# %% ../../nbs/workshop/diagnosis_losses.ipynb #2631d5f0
 class LossProbe:
     "Calls somebody's loss `fn(logits, targets, mask)`, with a mask that is True where a token is."
 
@@ -118,6 +118,9 @@ def known_wrong_losses(
         f"{sums}  ": expected * batch,
         "it is in bits; the rest of the world counts in nats": expected / math.log(2),
         "its sign is flipped": -expected,
+        "it is minus the logit of the target: take log_softmax before nll_loss": (
+            -logits.gather(-1, targets[..., None]).mean().item()
+        ),
         "it shifts the targets, which are the next tokens already; shift once": shifted,
         "it is divided by the number of classes as well": expected / classes,
         "the axes are reshaped where they must be transposed": F.cross_entropy(
@@ -132,11 +135,12 @@ def check_loss_reference(probe: LossProbe) -> Iterator[str]:
     expected = probe.cross_entropy(probe.logits, probe.everything)
     if abs(got - expected) < 1e-4 * max(1, abs(expected)):
         return
-    if meant := variation(probe, probe.everything):
-        yield Remark(f"the loss is {meant}")
-        return
     known = known_wrong_losses(probe, probe.everything)
     reasons = [mistake for mistake, value in known.items() if abs(got - value) < 1e-4]
+    meant = None if reasons else variation(probe, probe.everything)
+    if meant:
+        yield Remark(f"the loss is {meant}")
+        return
     reason = reasons[0].strip() if reasons else "logits and targets do not belong together"
     yield f"the loss is {got:.3f} where the cross-entropy is {expected:.3f}: {reason}"
 
