@@ -59,7 +59,10 @@ class CharTokenizer:
         self.index[self.code_points] = np.arange(len(characters))
 
     @classmethod
-    def from_text(cls, text: str | Iterable[str]) -> "CharTokenizer":
+    def from_text(
+        cls,
+        text: str | Iterable[str],  # its characters are the vocabulary; a long text may come in pieces
+    ) -> "CharTokenizer":
         """Returns the tokenizer of all characters in `text`, a string or its pieces.
 
         Raises ValueError if there are no characters.
@@ -73,7 +76,7 @@ class CharTokenizer:
 
     def encode(
         self,
-        text: str,
+        text: str,  # of characters in the vocabulary
         start: int = 0,  # for error messages: the position of `text` in a longer text
     ) -> Int[Tensor, "seq"]:
         "Returns the id of each character. Raises ValueError for one outside the vocabulary."
@@ -87,7 +90,10 @@ class CharTokenizer:
             )
         return torch.from_numpy(ids)
 
-    def decode(self, ids: Ids) -> str | list[str]:
+    def decode(
+        self,
+        ids: Ids,  # (T,), or a batch (B, T); 0 to vocab_size - 1
+    ) -> str | list[str]:
         "Returns the text of the ids, for a batch a list of texts. Raises ValueError for an id outside the vocabulary."
         if is_batch(ids):
             return [self.decode(row) for row in ids]
@@ -207,7 +213,10 @@ class BPETokenizer:
         batch = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return torch.tensor(batch[0].ids, dtype=torch.long)
 
-    def decode(self, ids: Ids) -> str | list[str]:
+    def decode(
+        self,
+        ids: Ids,  # (T,), or a batch (B, T); 0 to vocab_size - 1
+    ) -> str | list[str]:
         """Returns the text of the ids, with U+FFFD for bytes that are not valid UTF-8; for a batch a list of texts.
 
         Raises ValueError for an id outside the vocabulary.

@@ -138,9 +138,9 @@ class Conversation:
 
     def tokens(
         self,
-        said: Prompts,
-        max_new_tokens: int,
-        temperature: float = 1.0,
+        said: Prompts,  # ids to append before the answer
+        max_new_tokens: int,  # how many tokens to write, at most
+        temperature: float = 1.0,  # this and what follows: as for `generate`
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | None = None,

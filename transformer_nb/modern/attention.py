@@ -81,7 +81,7 @@ class GroupedQueryAttention(MultiHeadAttention):
 
     def project_qkv(
         self,
-        x: Float[Tensor, "batch seq d_model"],
+        x: Float[Tensor, "batch seq d_model"],  # the sequence that the queries come from
         context: Float[Tensor, "batch kv d_model"] | None = None,  # by default x
     ) -> tuple[Tensor, Tensor, Tensor]:
         "Returns the queries of x, (B, h, T, d_k), and the keys and values of the context, (B, n_kv_heads, S, d_k)."
@@ -105,11 +105,11 @@ class GroupedQueryAttention(MultiHeadAttention):
 
     def combine_masks(
         self,
-        mask: Bool[Tensor, "*mask #seq kv"] | None,
-        is_causal: bool,
-        q: Float[Tensor, "batch head seq d_k"],
-        k: Float[Tensor, "batch kv_head kv d_k"],
-        need_weights: bool,
+        mask: Bool[Tensor, "*mask #seq kv"] | None,  # True where attending is allowed
+        is_causal: bool,  # whether position i attends only to positions up to i
+        q: Float[Tensor, "batch head seq d_k"],  # queries
+        k: Float[Tensor, "batch kv_head kv d_k"],  # keys
+        need_weights: bool,  # whether the weights are wanted, which the kernel does not return
     ) -> tuple[Tensor | None, bool]:
         "Returns one mask that broadcasts over the heads, the window in it, and whether the kernel applies the causal mask itself."
         window, length, kv_length = self.sliding_window, q.shape[2], k.shape[2]
@@ -122,12 +122,12 @@ class GroupedQueryAttention(MultiHeadAttention):
 
     def attend(
         self,
-        q: Float[Tensor, "batch head seq d_k"],
-        k: Float[Tensor, "batch kv_head kv d_k"],
-        v: Float[Tensor, "batch kv_head kv d_k"],
-        mask: Bool[Tensor, "*mask #seq kv"] | None,
+        q: Float[Tensor, "batch head seq d_k"],  # queries
+        k: Float[Tensor, "batch kv_head kv d_k"],  # keys
+        v: Float[Tensor, "batch kv_head kv d_k"],  # values
+        mask: Bool[Tensor, "*mask #seq kv"] | None,  # True where attending is allowed
         is_causal: bool,  # only without a mask
-        need_weights: bool,
+        need_weights: bool,  # whether to return the weights too
     ) -> tuple[Float[Tensor, "batch head seq d_k"], Float[Tensor, "batch head seq kv"] | None]:
         "Returns the output of each head from the fused kernel; with `need_weights`, from the readable function, and the weights."
         if need_weights:
