@@ -105,7 +105,7 @@ def prepare(
 
 def diagnose(
     obj: Callable,  # somebody's function or module
-    kind: Kind,  # what it is, see below
+    kind: Kind,  # what it is, one of the kinds that the docstring lists
     causal: bool = True,  # whether no output may depend on a later input
     *,
     decode: Callable | None = None,  # decodes with a cache
