@@ -5,7 +5,7 @@ What it does (`help(transformer_nb.train)`, and so for each name, says more and 
     LanguageModel(TransformerConfig(...))         a model: token ids (B, T) -> logits (B, T, vocab)
     CharTokenizer.from_text(text)                 text <-> token ids; or `BPETokenizer`
     train(model, ids, TrainingConfig(...))        trains any module that maps ids to logits
-    evaluate(model, ids)                          the mean loss, in nats per token
+    evaluate(model, ids)                          the mean loss, in nats; `text_loss` gives bits per byte of a text
     generate(model, ids, max_new_tokens)          continues prompts; `stream` yields each token at once
     save_checkpoint(directory, model, tokenizer)  all or nothing; `load_checkpoint` reads it again
     from_huggingface(model)                       a published model; `to_huggingface` goes back
