@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import small_language_model
+from helpers import assert_same, small_language_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer_nb.generation import generate
 from transformer_nb.inference import calls
-from transformer_nb.inference.calls import SWITCHED, evaluation_mode
-from transformer_nb.inference.conversation import Conversation
+from transformer_nb.inference.calls import SWITCHED, GenerationCall, evaluation_mode
+from transformer_nb.inference.conversation import CachedLogits, Conversation
 from transformer_nb.inference.streaming import PieceDecoder, stream, stream_text, text_before_stop
 from transformer_nb.tokenization import BPETokenizer, CharTokenizer
 
@@ -427,11 +427,41 @@ def test_weights_that_have_changed_are_used_at_once():
 @pytest.mark.parametrize("ids", [[1, 2, 3], [1, 2], [], [9, 9, 9, 9], list(range(12)) * 2], ids=str)
 def test_turns_can_be_taken_back(ids):
     model = small_language_model(block_size=32).double()
+    for parameter in model.parameters():
+        parameter.data *= 4  # far from uniform, so that each token depends on those before it
     chat = Conversation(model)
     chat.reply([1, 2, 3], 6, temperature=0)
     chat.ids = torch.tensor(ids, dtype=torch.long)
-    chat.reply([4], 6, temperature=9.0, generator=seeded())  # samples show what greedy tokens hide
-    assert generate(model, [*ids, 4], 6, temperature=9.0, generator=seeded()).equal(chat.ids)
+    chat.reply([4], 7, temperature=4.0, generator=seeded())
+    assert generate(model, [*ids, 4], 7, temperature=4.0, generator=seeded()).equal(chat.ids)
+
+
+def test_cached_logits_are_those_of_the_text_after_another_one_and_after_an_error():
+    model = small_language_model(block_size=32).double().eval()
+    read = CachedLogits()
+
+    def check(ids):
+        ids = torch.tensor([ids])
+        call = GenerationCall(model, ids[0], 4, None, temperature=0, top_k=None, top_p=None, min_p=None, generator=None)
+        with torch.inference_mode():
+            assert_same(read(ids, call), model(ids)[:, -1])
+
+    for ids in ([1, 2, 3, 4], [9, 9, 9, 9, 4], [9, 9, 9, 9, 4, 7], [9, 9], [1, 2, 3, 4, 5]):
+        check(ids)
+    stop = model.stack.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        check([1, 2, 3, 4, 5, 6])
+    stop.remove()
+    check([1, 2, 3, 4, 5, 6])
+
+
+def test_a_hook_is_called_from_the_next_turn_on_where_the_cache_has_room():
+    chat, hooked = Conversation(small_language_model(block_size=32)), []
+    chat.reply([1], 12, temperature=0)
+    chat.ids = chat.ids[:2]
+    chat.model.stack.layers[0].register_forward_hook(lambda *_: hooked.append(1))
+    chat.reply([1], 5, temperature=0)
+    assert len(hooked) == 5
 
 
 def test_a_conversation_of_texts():
