@@ -241,7 +241,7 @@ inference.text_loss
     starts[:-1] + length)) -> starts[1:]))  # tokens are counted twice
 inference.cache
     return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length) -> return self.k, self.v  # the empty part of the cache is attended
-    start, self.length = self.length, -> start, self.length = 0,  # the cache overwrites its beginning
+    self.k.narrow(2, self.length, k.shape[2]) -> self.k.narrow(2, 0, k.shape[2])  # the cache overwrites its beginning
 inference.calls
     modules[0].eval() -> pass  # written in training mode
     suppress(NotImplementedError) -> suppress()  # an exported program is refused
@@ -279,7 +279,7 @@ inference.streaming
 inference.conversation
     if weights != self.weights: -> if False:  # the keys of other weights
     same = int( -> same = known or int(  # the keys of another text
-    except BaseException: -> except MemoryError:  # half of the layers hold a token
+    known = min(len(layer) for layer in self.read.cache) -> known = len(self.read.cache[0])  # half of the layers hold a token
     if turn != self.turn: -> if False:  # two answers in one place
     self.next_logits.read.decode = None -> pass  # a hook is not called
 modern.attention

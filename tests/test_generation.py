@@ -864,3 +864,11 @@ def test_tables_that_grew_while_generating_are_trained_through(positions):
     generate(model, indices(2, 5), 30, block_size=40)
     model(indices(2, 30)).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_an_interrupted_update_leaves_a_cache_as_it_was(shapes_unchecked):
+    cache, (k, v) = KVCache(8), torch.randn(2, 1, 2, 3, 4)
+    cache.update(k, v)
+    with pytest.raises(RuntimeError):
+        cache.update(torch.ones(1, 2, 1, 4), torch.ones(1, 2, 1, 5))  # the values do not fit
+    assert len(cache) == 3 and cache.entries()[0].equal(k) and cache.entries()[1].equal(v)

@@ -39,9 +39,9 @@ class KVCache:
         if self.length == 0:
             batch, heads, _, d_k = k.shape
             self.k, self.v = (x.new_empty(batch, heads, self.capacity, d_k) for x in (k, v))
-        start, self.length = self.length, needed
-        self.k.narrow(2, start, needed - start).copy_(k)
-        self.v.narrow(2, start, needed - start).copy_(v)
+        self.k.narrow(2, self.length, k.shape[2]).copy_(k)
+        self.v.narrow(2, self.length, k.shape[2]).copy_(v)
+        self.length = needed  # last: whatever interrupts this leaves the cache as it was
         return self.entries()
 
     def entries(self) -> tuple[Float[Tensor, "batch head kv d_k"], Float[Tensor, "batch head kv d_k"]]:

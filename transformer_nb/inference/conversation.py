@@ -55,18 +55,14 @@ class CachedLogits:
         if self.read is None or self.read.cache[0].capacity < min(ids.shape[1], self.read.block_size):
             self.read = self.with_room(call, 2 * longest if self.read else longest)
         self.seen, self.weights = ids, weights
-        try:
-            return self.read(ids)
-        except BaseException:
-            self.read = None  # some layers may hold a token that others do not
-            raise
+        return self.read(ids)
 
     def keep(
         self,
         ids: Int[Tensor, "1 seq"],
     ) -> None:
         "Shortens the cache to what a text has in common with the one before it, without its last token."
-        known = min(len(layer) for layer in self.read.cache)
+        known = min(len(layer) for layer in self.read.cache)  # after an error some layers may hold more than others
         known = min(known, ids.shape[1] - 1, self.seen.shape[1])
         same = int((ids[0, :known] == self.seen[0, :known]).cumprod(0).sum())
         for layer in self.read.cache:
