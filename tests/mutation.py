@@ -440,7 +440,7 @@ runs.saving_checks
     if not same_outputs(model, fresh): -> if False:  # a hook that changes outputs is lost
     if start < end: -> if False:  # weights that share memory are apart after loading
     if tensor.is_meta: -> if False:  # weights without values
-    same = type(loaded) is type(tokenizer) -> same = True  # another class of tokenizer comes back
+    same = type(loaded).__name__ == kind -> same = True  # another class of tokenizer comes back
 runs.tensor_files
     end - begin == math.prod(shape) * dtype.itemsize -> True  # sizes that lie
     ends[-1] != size - self.start -> False  # a file that is cut short

@@ -272,7 +272,7 @@ def check_tokenizer(tokenizer: AnyTokenizer | None) -> None:
             tokenizer.save(files[0])
             loaded = load_tokenizer(files[0])
             loaded.save(files[1])
-            same = type(loaded) is type(tokenizer)
+            same = type(loaded).__name__ == kind  # a notebook may define a class again
             same = same and files[0].read_bytes() == files[1].read_bytes()
             problem = f"a {type(loaded).__name__} comes back" if not same else None
         except OSError:
