@@ -25,6 +25,7 @@ def test_the_example_of_a_public_name_runs(name, capsys, tmp_path, monkeypatch):
     (example,) = [test for test in doctest.DocTestFinder(recurse=False).find(value, name, module=False, globs=names)]
     assert example.examples, f"{name} has no example: add one after `>>> ` to its docstring"
     torch.manual_seed(0)
+    torch.set_printoptions(profile="default")  # pages that other tests run may have changed them
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
     assert result.failed == 0, capsys.readouterr().out
 
