@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -132,7 +133,13 @@ ABORTED_AT_EXIT = "terminate called without an active exception"  # PyTorch's th
 
 def learn(folder, size, runs):
     "What each of so many processes found in these runs."
-    for status, _, complaints in ended(start(size, "-c", PROGRAM, str(folder), json.dumps(runs))):
+    again = not any(folder.iterdir())  # once, if PyTorch's threads have ended one of the processes before it was done
+    results = ended(start(size, "-c", PROGRAM, str(folder), json.dumps(runs)))
+    if again and any(status and ABORTED_AT_EXIT in said for status, _, said in results) and not (folder / "rank0").exists():
+        shutil.rmtree(folder)
+        folder.mkdir()
+        results = ended(start(size, "-c", PROGRAM, str(folder), json.dumps(runs)))
+    for status, _, complaints in results:
         assert status == 0 or complaints.strip() == ABORTED_AT_EXIT, complaints  # what it found is read below
     return [json.loads((folder / f"rank{rank}").read_text()) for rank in range(size)]
 
