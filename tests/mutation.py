@@ -635,7 +635,7 @@ diagnosis.norms_and_positions
     orders = (waves, torch.cat -> orders = (waves,) or (torch.cat  # sines before cosines are accused
 diagnosis.losses
     torch.arange(11) - 1 + ahead) % 9 -> torch.arange(11) + ahead) % 9  # the right objective is accused
-diagnosis.battery
+diagnosis.checks
     | dict(order=check_token_order) -> | dict()  # a bag of words passes
 diagnosis.copies
     p.add_(noise, alpha=0.5 -> p.add_(noise, alpha=0.0  # what begins at zero stays silent

@@ -18,12 +18,12 @@
     padding                lengths and padding masks
     references             against a reference with the same weights
     model_losses           the loss that a language model is trained with
-    battery                the checks of each kind
+    checks                 the checks of each kind
     passes                 the checks run twice, the second time with other weights
     calling                `diagnose`
 """
 
-from .battery import CHECKS
+from .checks import CHECKS
 from .calling import diagnose
 from .report import Diagnosis, Finding
 

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from .battery import CHECKS
+from .checks import CHECKS
 from .copies import copy_with_modules, shake, to_float32
 from .decoding import check_decoding
 from .model_losses import check_model_loss
