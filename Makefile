@@ -5,7 +5,7 @@ BIN := .venv/bin
 OUT ?= runs/series
 
 .DEFAULT_GOAL := help
-.PHONY: help lab train test torture outputs bench corpus cheatsheet
+.PHONY: help lab train test torture outputs bench corpus cheatsheet site
 help:
 	@echo "make lab         open the series in JupyterLab"
 	@echo "make train       train the final model on the prose of the series, into $(OUT), and print text from it"
@@ -14,6 +14,7 @@ help:
 	@echo "make outputs     run the pages that changed, and record those that show what is committed"
 	@echo "make bench       speed and memory beside other libraries, into runs/bench: half an hour in which nothing else should run"
 	@echo "make cheatsheet  put the summaries of all pages on one sheet to print, runs/cheatsheet.html"
+	@echo "make site        the pages as a website that needs no installation, into runs/site/html: about two minutes"
 	@echo "make corpus      take a new snapshot of the prose of the series"
 
 .venv/ready: setup.py settings.ini pyproject.toml constraints.txt
@@ -62,3 +63,13 @@ corpus: .venv/ready
 cheatsheet: .venv/ready
 	$(BIN)/python -c 'from transformer_nb.notebook.cheat_sheet import CheatSheet; CheatSheet("nbs").save("runs/cheatsheet.html")'
 	@echo "open runs/cheatsheet.html in a browser, and print it"
+
+# Sphinx and its theme; nothing but this target needs them.
+.venv/site-ready: setup.py settings.ini pyproject.toml constraints.txt
+	test -e $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[site]'
+	@touch $@
+
+site: .venv/site-ready
+	$(BIN)/python nbs/_site/build.py
+	@echo "the site is runs/site/html/index.html: open it, or serve it with $(BIN)/python -m http.server -d runs/site/html"

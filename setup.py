@@ -22,6 +22,6 @@ setup(
     package_data={settings["lib_name"]: ["data/*", "notebook/explorer.*", "*.pyi", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench")},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "site", "bench")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
 )

@@ -307,7 +307,7 @@ def test_the_walk_stands_alone_at_the_top():
     assert [page.stem[3:] for page in PAGES if page.parent == NBS] == WALK
     top = {path.stem for path in LIBRARY.glob("*.py")} - {"__init__", "__main__", "_modidx"}
     assert top == set(WALK)
-    assert {path.name for path in NBS.iterdir()} - {".ipynb_checkpoints"} == {"beyond", "workshop", "index.ipynb", "map.svg", *(f"{i:02}_{name}.ipynb" for i, name in enumerate(WALK))}
+    assert {path.name for path in NBS.iterdir()} - {".ipynb_checkpoints"} == {"_site", "beyond", "workshop", "index.ipynb", "map.svg", *(f"{i:02}_{name}.ipynb" for i, name in enumerate(WALK))}
     folders = [path for path in LIBRARY.iterdir() if path.is_dir() and path.stem != "__pycache__"]
     assert all(len([path for path in folder.glob("*.py") if path.stem != "__init__"]) > 1 for folder in folders)
 
