@@ -90,7 +90,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 @pytest.mark.parametrize("prepare, message", [
     (lambda p: (p / "m").write_text("a file"), "cannot write a checkpoint to"),
-    (lambda p: (p / "m").mkdir() or (p / "m" / "novel.txt").write_text("..."), r"holds files that are no checkpoint \(novel.txt\)"),
+    (lambda p: (p / "m").mkdir() or (p / "m" / "novel.txt").write_text("..."), r"holds files that do not belong to a checkpoint \(novel.txt\)"),
 ])
 def test_what_is_no_checkpoint_is_not_overwritten(tmp_path, prepare, message):
     prepare(tmp_path)

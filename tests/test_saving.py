@@ -331,7 +331,7 @@ def test_what_else_is_in_a_directory_is_kept_or_the_directory_is_refused(tmp_pat
     save_checkpoint(tmp_path / "m", model)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(FileExistsError, match=r"holds files that are no checkpoint \(config.json\): choose another directory"):
+    with pytest.raises(FileExistsError, match=r"holds files that do not belong to a checkpoint \(config.json\): choose another directory"):
         save_checkpoint(tmp_path / "theirs", model)
     assert [p.name for p in (tmp_path / "theirs").iterdir()] == ["config.json"]
 

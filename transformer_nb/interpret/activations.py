@@ -70,7 +70,7 @@ def is_observable(
 
 # %% ../../nbs/workshop/activations.ipynb #4535c1c2
 def match_names(
-    patterns: tuple[str, ...],  # names, with * and ?; ":2" behind one means the second call
+    patterns: tuple[str, ...],  # names, with * and ?; ":2" after a name means the second call
     names: list[str],  # of all activations
 ) -> set[str]:
     """Return the names that match at least one pattern, whichever call the pattern means.
@@ -164,7 +164,7 @@ def replacement_for(
     value: Tensor,  # as the model computed it
     new: Replacement,
 ) -> Tensor:
-    """Return what takes the place of a value, in its shape, dtype and device.
+    """Return the replacement for a value, in its shape, dtype and device.
 
     Raises ValueError if the replacement does not broadcast to that shape.
     """
@@ -197,7 +197,7 @@ class ActivationRecorder:
         name: str,
         value: Tensor,  # as the model computed it
     ) -> Tensor:
-        "Take the next value of a name, and return the value that the model goes on with."
+        "Take the next value of a name, and return the value that the model continues with."
         self.calls[name] += 1
         call = f"{name}:{self.calls[name]}"
         label = name if self.calls[name] == 1 else call
