@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import transformer_nb
 from transformer_nb.__main__ import main
 from transformer_nb.cli.options import make_parser
 from transformer_nb.cli.output import Output, safe_output
@@ -355,7 +356,7 @@ def test_a_slip_of_the_finger_is_one_line_with_the_nearest_name(folder, capsys, 
 def test_the_version_is_said(capsys):
     with pytest.raises(SystemExit) as done:
         main(["--version"])
-    assert done.value.code == 0 and capsys.readouterr().out == "transformer-nb 0.1.0\n"
+    assert done.value.code == 0 and capsys.readouterr().out == f"transformer-nb {transformer_nb.__version__}\n"
 
 
 # Paths.

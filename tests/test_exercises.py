@@ -43,12 +43,18 @@ def verdict(page, check, name, answer):
     return space[f"check_{name}"](space[name])
 
 
+def wrong_answers(page):
+    "For each exercise, answers that look right and what each is refused with; none if nobody has written them down."
+    file = WRONG_ANSWERS / f"{page}.py"
+    return runpy.run_path(file)["WRONG"] if file.exists() else {}
+
+
 ALL = [(p.stem, *e) for p in PAGES for e in exercises(p.stem)]
 IDS = [f"{page[:2]}-{name}" for page, name, *_ in ALL]
 WRONG = [
     pytest.param(page, name, check, answer, says, id=f"{page[:2]}-{name}-{i}")
     for page, name, check, *_ in ALL
-    for i, (answer, says) in enumerate(runpy.run_path(WRONG_ANSWERS / f"{page}.py")["WRONG"][name])
+    for i, (answer, says) in enumerate(wrong_answers(page).get(name, []))
 ]
 
 
@@ -71,8 +77,9 @@ def test_a_wrong_answer_is_refused_in_its_own_words(page, name, check, answer, s
 @pytest.mark.parametrize("page", [p.stem for p in PAGES])
 def test_a_page_has_two_or_three_exercises_each_refusing_two_mistakes(page):
     names = [name for where, name, *_ in ALL if where == page]
-    assert 2 <= len(names) <= 3
-    wrong = runpy.run_path(WRONG_ANSWERS / f"{page}.py")["WRONG"]
-    assert wrong.keys() == set(names)
+    wrong, file = wrong_answers(page), f"tests/wrong_answers/{page}.py"
+    assert 2 <= len(names) <= 3, f"{page} has {len(names)} exercises with a check and a solution"
+    assert wrong.keys() == set(names), f"{file} holds wrong answers for each exercise, and for no other name: {wrong.keys() ^ set(names)}"
     for name, answers in wrong.items():
-        assert len(answers) >= 2 and len({says for _, says in answers}) == len(answers), name
+        refusals = {says for _, says in answers}
+        assert len(answers) >= 2 and len(refusals) == len(answers), f"{file}: {name} refuses two mistakes or more, each in its own words"

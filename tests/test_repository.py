@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import form
 import outputs as outputs_module
 import pytest
 import reading
+import torch
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -134,8 +137,11 @@ def test_no_cell_is_switched_off_or_too_long(path):
 CHAPTERS_OF_THE_WALK = [path for path in PAGES if path.parent == NBS]
 
 
-@pytest.mark.parametrize("path", CHAPTERS_OF_THE_WALK, ids=lambda p: p.stem)
-def test_a_chapter_keeps_the_form_of_the_walk(path):
+IN_FORM = [path for path in PAGES if "## Going further" in cells(path, "markdown")]
+
+
+@pytest.mark.parametrize("path", IN_FORM, ids=lambda p: p.stem)
+def test_a_page_has_a_first_reading_and_folded_sections(path):
     faults = form.faults(path)
     assert not faults, "\n".join(faults)
 
@@ -213,8 +219,14 @@ def test_a_first_reading_leaves_out_what_is_folded_and_the_exercises():
 
 def minutes_said(path):
     "The minutes that the index gives for a page: for a first reading and for everything, or for all of it as one number."
-    (row,) = re.findall(rf"^\| \[[^]]*\]\({path.relative_to(NBS)}\).*$", "\n".join(cells(NBS / "index.ipynb", "markdown")), re.MULTILINE)
-    return [int(number) for number in re.findall(r"\| (\d+) min (?=\|)", row)]
+    row = re.search(rf"^\| \[[^]]*\]\({path.relative_to(NBS)}\).*$", "\n".join(cells(NBS / "index.ipynb", "markdown")), re.MULTILINE)
+    assert row, f"nbs/index.ipynb has no row for this page: | [{title_of(path)}]({path.relative_to(NBS)}) | question | ... |"
+    return [int(number) for number in re.findall(r"\| (\d+) min (?=\|)", row[0])]
+
+
+def title_of(path):
+    "How other pages name a page: 03 Attention."
+    return f"{path.stem[:2]} {cells(path, 'markdown')[0].splitlines()[0].removeprefix('# ')}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
@@ -240,7 +252,9 @@ def test_the_routes_take_as_long_as_they_say(document):
         if stop := re.search(r"as far as \*(.+?)\*", row):
             (page,) = pages
             found = reading.cells_of(page)
-            takes = sum(map(reading.minutes, found[: [cell["source"] for cell in found].index(f"## {stop[1]}")]))
+            headings = [cell["source"] for cell in found]
+            assert f"## {stop[1]}" in headings, f"{name}: {page.name} has no heading {stop[1]!r} any more, and {document.name} names it"
+            takes = sum(map(reading.minutes, found[: headings.index(f"## {stop[1]}")]))
         else:
             takes = sum(map(reading.whole if name == "a week" else reading.first_reading, pages))
         said = int(re.search(r"\| (\d+)$", row)[1])
@@ -250,10 +264,11 @@ def test_the_routes_take_as_long_as_they_say(document):
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 def test_a_page_leads_to_its_neighbours(path):
     last, place = cells(path, "markdown")[-1], PAGES.index(path)
-    assert links_of(path, last)[-1 - (path != PAGES[-1])] == NBS / "index.ipynb"
-    for neighbour in PAGES[max(place - 1, 0) : place + 2]:
-        title = cells(neighbour, "markdown")[0].splitlines()[0].removeprefix("# ")
-        assert neighbour == path or (neighbour in links_of(path, last) and title in last)
+    before, after = PAGES[max(place - 1, 0) : place], PAGES[place + 1 : place + 2]
+    wanted = [*before, NBS / "index.ipynb", *after]
+    line = " · ".join([*(f"[← {title_of(p)}]" for p in before), "[Index]", *(f"[{title_of(p)} →]" for p in after)])
+    assert links_of(path, last)[-len(wanted) :] == wanted, f"the last line of {path.name} leads to its neighbours: {line}"
+    assert all(title_of(p) in last for p in before + after), f"the last line of {path.name} gives the titles of its neighbours: {line}"
 
 
 def links_of(path, text):
@@ -269,7 +284,8 @@ def test_links_lead_to_pages_that_exist(path):
 
 def test_the_index_leads_to_every_page():
     linked = links_of(NBS / "index.ipynb", "\n".join(cells(NBS / "index.ipynb", "markdown")))
-    assert set(linked) >= set(NOTEBOOKS) - {NBS / "index.ipynb"}
+    missing = [p.relative_to(NBS).as_posix() for p in NOTEBOOKS if p not in linked and p != NBS / "index.ipynb"]
+    assert not missing, f"no link on nbs/index.ipynb leads to {missing}"
 
 
 def name_of(module):
@@ -332,10 +348,11 @@ def test_axis_names_come_from_the_glossary():
 def test_the_docstrings_name_every_module_the_walk_in_its_order():
     named = re.findall(r"^    (\w+)   ", transformer_nb.__doc__.partition("Axes in")[0], re.MULTILINE)
     folders = {path.name for path in LIBRARY.iterdir() if (path / "__init__.py").exists()}
-    assert named[: len(WALK)] == WALK and set(named[len(WALK) :]) == folders
+    assert named[: len(WALK)] == WALK and set(named[len(WALK) :]) == folders, "list the module in the docstring of transformer_nb/__init__.py"
     for folder in folders:
         listed = re.findall(r"^    (\w+)  ", ast.get_docstring(ast.parse((LIBRARY / folder / "__init__.py").read_text()), clean=False), re.MULTILINE)
-        assert set(listed) == {path.stem for path in (LIBRARY / folder).glob("*.py")} - {"__init__"}, folder
+        there = {path.stem for path in (LIBRARY / folder).glob("*.py")} - {"__init__"}
+        assert set(listed) == there, f"list in the docstring of transformer_nb/{folder}/__init__.py, or drop there: {set(listed) ^ there}"
 
 
 def test_importing_the_package_loads_no_figures_and_no_notebooks():
@@ -352,8 +369,35 @@ def test_the_snapshot_is_the_prose_of_these_pages():
 
 
 def test_the_version_is_the_same_everywhere():
-    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
-    assert f"version = {transformer_nb.__version__}\n" in settings
+    said = {"settings.ini": "version = {}", "CITATION.cff": "version: {}", "CHANGELOG.md": "## [{}]"}
+    for file, line in said.items():
+        assert line.format(transformer_nb.__version__) in (ROOT / file).read_text(encoding="utf-8"), f"{file} gives another version"
+
+
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"))
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda p: p.stem)
+def test_an_issue_form_is_one_that_github_shows(path):
+    issue = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert issue.keys() >= {"name", "description", "body"} and issue.keys() <= {"name", "description", "title", "labels", "body"}
+    fields = [item for item in issue["body"] if item["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields) >= 3 and {field["type"] for field in fields} <= {"input", "textarea", "dropdown"}
+    assert all(field["attributes"]["label"] and set(field) <= {"type", "id", "attributes", "validations"} for field in fields)
+    assert all(item["attributes"]["value"] for item in issue["body"] if item not in fields)
+
+
+def test_the_line_that_an_issue_form_asks_to_run_says_what_it_is_meant_to():
+    (line,) = re.findall(r"`python (-c \".*\")`", (ROOT / ".github/ISSUE_TEMPLATE/number.yml").read_text(encoding="utf-8"))
+    done = subprocess.run([sys.executable, *shlex.split(line)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{transformer_nb.__version__} torch {torch.__version__} ") and len(done.stdout.splitlines()) == 1
+
+
+def test_the_citation_names_the_paper_and_no_person_as_author():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["cff-version"] == "1.2.0" and cited["message"] and cited["authors"] == [{"name": "transformer_nb contributors"}]
+    (paper,) = cited["references"]
+    assert paper["title"] == "Attention Is All You Need" and len(paper["authors"]) == 8
 
 
 def test_the_oldest_versions_that_are_promised_are_the_oldest_that_are_tested():
@@ -420,5 +464,6 @@ def test_the_examples_of_the_readme_give_what_they_say(capsys):
 def test_the_list_of_mistakes_names_code_that_is_there_and_modules_that_have_tests(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # for `pytest` without `python -m`
     mutation = importlib.import_module("tests.mutation")
-    assert not mutation.outdated()
+    gone = "\n".join(mutation.outdated())
+    assert not gone, f"lines that tests/mutation.py changes on purpose are different now; write there what they are:\n{gone}"
     assert all(mutation.own_tests(module) for module, *_ in mutation.mutations())

@@ -68,7 +68,7 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
 Masks are boolean, and True means "may be attended".
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import ast as _ast
 from importlib import import_module as _import_module
