@@ -109,7 +109,7 @@ class Page:
         block = fence(source, "python")
         if cell["metadata"].get("jupyter", {}).get("source_hidden"):
             first = source.splitlines()[0]
-            return [fold(first.lstrip("# "), block, "source"), shown]
+            return [fold(first.lstrip("# ") if first.startswith("#") else "Code", block, "source"), shown]
         exported = lines[0].startswith("#| export")
         return [f'<div class="exported">\n\n{block}\n\n</div>' if exported else block, shown]
 
@@ -214,7 +214,7 @@ def group_pages(pages: list[Page]) -> dict[str, str]:
         rows = "\n".join(f"| [{page.title}](/{page.name}.md) | {page.tagline} |" for page in members)
         link = f"\n\nThe names of these modules: [transformer_nb.{name}](/reference/{name}.md)." if name != UNNAMED else ""
         menu = toctree([f"{page.title} </{page.name}>" for page in members])
-        texts[f"workshop/{name}"] = f"# {title}\n> {about}\n\n| page | |\n|---|---|\n{rows}{link}\n\n{menu}\n"
+        texts[f"workshop/{name}"] = f"# {title}\n> {about}\n\n| page | what it is about |\n|---|---|\n{rows}{link}\n\n{menu}\n"
     return texts
 
 

@@ -39,6 +39,7 @@ suppress_warnings = ["myst.strikethrough"]
 
 html_theme = "furo"
 html_title = project
+templates_path = ["templates"]
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
@@ -132,14 +133,23 @@ def page_context(app, pagename, templatename, context, doctree) -> None:
     """Shorten the menu: of a group of pages, only the one that holds this page is unfolded.
 
     The page for wrong addresses is served at any depth, so its links start at the root of the site."""
-    menu = context["toctree"](collapse=True, titles_only=True, includehidden=True)
+    menu = context["toctree"](collapse=True, titles_only=True, includehidden=True).replace(' role="heading"', "")
     context["furo_navigation_tree"] = get_navigation_tree(menu)
+    context["body"] = context.get("body", "").replace('<th class="head"><p></p></th>', "<td></td>")  # a corner heads nothing
     if pagename == "404":
         context["metatags"] = f'<base href="/{BASE + "/" if BASE else ""}">' + context.get("metatags", "")
 
 
-def add_font(app, exception) -> None:
-    "Write the font of formulas: the characters that they use, of STIX Two Math (SIL Open Font License), which ziamath brings."
+LANDMARKS = {  # what Furo leaves without a name
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
+}
+
+
+def finish(app, exception) -> None:
+    """Name the landmarks, and write the font of formulas.
+
+    It is STIX Two Math (SIL Open Font License), which ziamath brings, with the characters that are used."""
     if exception is not None:
         return
     from fontTools import subset
@@ -148,7 +158,12 @@ def add_font(app, exception) -> None:
     font = Path(find_spec("ziamath").origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"
     used = {*map(chr, [*range(0x20, 0x7F), 0x210E, *range(0x1D400, 0x1D468), *range(0x1D6FC, 0x1D71C)])}  # browsers make x italic
     for page in Path(app.outdir).rglob("*.html"):
-        for formula in re.findall(r"<math.*?</math>", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        text = named = page.read_text(encoding="utf-8")
+        for old, new in LANDMARKS.items():
+            named = named.replace(old, new)
+        if named != text:
+            page.write_text(named, encoding="utf-8")
+        for formula in re.findall(r"<math.*?</math>", text, flags=re.DOTALL):
             used |= {*unescape(re.sub("<[^>]*>", "", formula))}
     options = subset.Options(flavor="woff", layout_features=["*"])
     subsetter = subset.Subsetter(options)
@@ -163,5 +178,5 @@ def setup(app) -> None:
     app.add_post_transform(FoldSections)
     app.add_post_transform(LinkNames)
     app.connect("html-page-context", page_context, priority=900)  # after Furo
-    app.connect("build-finished", add_font)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

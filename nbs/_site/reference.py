@@ -138,7 +138,7 @@ def pages() -> dict[str, str]:
     rows = "\n".join(f"| [{path.partition('/')[2]}](/{path}.md) | {first_sentence(path.partition('/')[2])} |" for path in texts)
     about = prose(ast.get_docstring(read("")[0]))
     texts["reference/index"] = (
-        f"# Reference\n> Every public name of the package, with the shapes of its arguments.\n\n| module | |\n|---|---|\n{rows}\n\n"
+        f"# Reference\n> Every public name of the package, with the shapes of its arguments.\n\n| module | what it has |\n|---|---|\n{rows}\n\n"
         f"## transformer_nb\n\n{about}\n\n```{{toctree}}\n:hidden:\n\n{menu}\n```\n"
     )
     return texts

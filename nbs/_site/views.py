@@ -3,7 +3,7 @@
 from pathlib import Path
 
 VIEWS = {  # the page, a line of the cell below which the view stands, its file, and what it shows
-    "workshop/explorer": ("view = explore(", "view.html", "A model of two layers on the text: the river bank floods"),
+    "workshop/explorer": ('view = explore(model, tokenizer, "the river bank floods"', "view.html", "A model of two layers on the text: the river bank floods"),
 }
 
 
