@@ -12,9 +12,13 @@ function open(element) {
 function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   open(target);
-  if (target) target.scrollIntoView();
+  if (target) target.scrollIntoView({ behavior: "instant" });
 }
 addEventListener("hashchange", openTarget);
+addEventListener("click", (event) => { // on a link to where we are: its section may have been folded since
+  const link = event.target.closest("a[href*='#']");
+  if (link && link.hash && link.href === location.href) openTarget();
+});
 
 // A wide table, figure or block of code scrolls in its own box.
 function reachScrolling() {
@@ -37,9 +41,14 @@ function themeViews() {
   }
 }
 
+function fitView(frame) {
+  const body = frame.contentDocument?.body;
+  if (body) new ResizeObserver(() => { frame.style.height = `${body.offsetHeight + 4}px`; }).observe(body);
+}
+
 addEventListener("DOMContentLoaded", () => {
   reachScrolling();
-  for (const frame of document.querySelectorAll(".view iframe")) frame.addEventListener("load", themeViews);
+  for (const frame of document.querySelectorAll(".view iframe")) frame.addEventListener("load", () => { themeViews(); fitView(frame); });
   new MutationObserver(themeViews).observe(document.body, { attributes: true, attributeFilter: ["data-theme"] });
 });
 addEventListener("load", () => {
