@@ -477,10 +477,11 @@ seq2seq.pairs
     (source != pad)[:, None] -> (source == source)[:, None]  # the padding is attended to
     target, target != pad -> target, target == target  # the padding is counted
     sum(s[name].double() for s in states).div(len(states)) -> states[-1][name]  # the last, not the mean
-seq2seq.decoding
+seq2seq.training
     label_smoothing=epsilon) -> label_smoothing=0.0)  # no smoothing
     ignored = -100 if padding is None else padding -> ignored = -100  # padding counts
     min(step**-0.5, step * warmup**-1.5) -> min(step**-0.5, step * warmup**-0.5)  # another warm-up
+seq2seq.decoding
     text[:, len(self.cache[0][0]) :] -> text  # everything anew, into the cache
     memory.repeat_interleave(copies, dim=0) -> memory.repeat(copies, 1, 1)  # the source of another row
     own.reorder(rows) -> pass  # the cache of another beam

@@ -21,10 +21,9 @@ from transformer_nb.seq2seq.decoding import (
     gnmt_length_penalty,
     greedy_decode,
     keep_best_hypotheses,
-    label_smoothed_cross_entropy,
-    noam_lr,
 )
 from transformer_nb.seq2seq.pairs import PairBatches, PairTokenizer, average_checkpoints, pair_batch
+from transformer_nb.seq2seq.training import label_smoothed_cross_entropy, noam_lr
 from transformer_nb.training import evaluate, load_checkpoint, save_checkpoint, train
 from transformer_nb.transformer import EncoderDecoder, shift_right
 

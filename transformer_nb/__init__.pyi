@@ -23,14 +23,16 @@ from .seq2seq.decoding import (
     beam_search as beam_search,
     gnmt_length_penalty as gnmt_length_penalty,
     greedy_decode as greedy_decode,
-    label_smoothed_cross_entropy as label_smoothed_cross_entropy,
-    noam_lr as noam_lr,
 )
 from .seq2seq.pairs import (
     PairBatches as PairBatches,
     PairTokenizer as PairTokenizer,
     average_checkpoints as average_checkpoints,
     pair_batch as pair_batch,
+)
+from .seq2seq.training import (
+    label_smoothed_cross_entropy as label_smoothed_cross_entropy,
+    noam_lr as noam_lr,
 )
 from .generation import generate as generate
 from .inference.cache import KVCache as KVCache
