@@ -27,7 +27,7 @@ WRONG = {
     "coverage_penalty": [
         (
             "def coverage_penalty(weights, mask):\n    return weights.sum(-1).clamp(max=1).log().sum(-1)",
-            "a row of weights sums to 1 anyway",
+            "each row of weights sums to 1 anyway",
         ),
         (
             "def coverage_penalty(weights, mask):\n    return weights.sum(1).masked_fill(~mask, 1.0).log().sum(-1)",
