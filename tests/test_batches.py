@@ -688,10 +688,10 @@ def test_the_schedule_of_the_configuration_scales_the_rate_of_an_optimizer_and_g
 
 
 @pytest.mark.parametrize("change, line", [
-    (dict(scheduler=None), "this run began with scheduler=['StepLR'], and would go on with scheduler=None"),
-    (dict(scheduler=lambda o: ExponentialLR(o, 0.5)), "this run began with scheduler=['StepLR'], and would go on with scheduler=['ExponentialLR']"),
+    (dict(scheduler=None), "this run began with scheduler=['StepLR'], and would continue with scheduler=None"),
+    (dict(scheduler=lambda o: ExponentialLR(o, 0.5)), "this run began with scheduler=['StepLR'], and would continue with scheduler=['ExponentialLR']"),
     (dict(optimizer=None), "this run was saved with another optimizer or model (AdamW)"),
-    (dict(loss=None), "this run began with loss=True, and would go on with loss=None"),
+    (dict(loss=None), "this run began with loss=True, and would continue with loss=None"),
 ])
 def test_a_run_does_not_go_on_with_another_optimizer_scheduler_or_loss(change, line):
     given = dict(optimizer=sgd, scheduler=lambda o: StepLR(o, 3), loss=lambda z, y: F.cross_entropy(z.mT, y))
@@ -898,7 +898,7 @@ def test_without_a_compiler_a_run_goes_on_uncompiled(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     model.load_state_dict(start)
-    with pytest.warns(UserWarning, match=r"cannot be compiled here \(No working C\+\+ compiler found in config.cpp.cxx\): the run goes on without") as caught:
+    with pytest.warns(UserWarning, match=r"cannot be compiled here \(No working C\+\+ compiler found in config.cpp.cxx\): the run continues without") as caught:
         assert train(model, ids, short_run(compile=True)).loss == expected
     assert len(caught) == len(calls) == 1
 

@@ -144,7 +144,7 @@ def test_a_resumed_run_goes_on_with_its_own_options(trained, capsys):
     ("--positions learned", "positions=rotary, which cannot become learned"),
     ("--encoding latin-1", "the text is not the one that this run began with, which was /"),
     ("--data other.txt", "text.txt (utf-8)"),
-    ("--overwrite", "--resume goes on with a run and --overwrite replaces it"),
+    ("--overwrite", "--resume continues a run and --overwrite replaces it"),
 ])
 def test_an_option_that_would_make_another_run_is_refused(trained, capsys, options, message):
     (trained / "other.txt").write_text("to be, or not")
@@ -223,7 +223,7 @@ def test_the_tokens_of_a_text_stay_beside_it_as_small_as_they_are(folder, capsys
 
 def test_a_run_that_never_saved_begins_anew(folder, capsys):
     status, out, _ = run(capsys, "train", "--data", "text.txt", "--out", "run", "--resume", *TINY)
-    assert status == 0 and "nothing to go on with in run yet: a new run begins" in out and load_checkpoint("run").training is not None
+    assert status == 0 and "no run to resume in run yet: a new run begins" in out and load_checkpoint("run").training is not None
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -279,7 +279,7 @@ sys.exit(main(sys.argv[1:]))
 """
     command = [sys.executable, "-c", program, "train", "--data", "text.txt", "--out", "run", *TINY]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "stopped after step 8; the checkpoint in run is complete: go on with --resume" in done.stdout
+    assert done.returncode == 0 and "stopped after step 8; the checkpoint in run is complete: continue with --resume" in done.stdout
     assert len(load_checkpoint(folder / "run").training["tensors"]["loss"]) == 8
 
 

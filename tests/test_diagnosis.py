@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from transformer_nb.attention import causal_mask, padding_mask, scaled_dot_product_attention
 from transformer_nb.diagnosis import CHECKS, Diagnosis, diagnose
-from transformer_nb.diagnosis.decoding import check_decoding
+from transformer_nb.diagnosis.decoding import check_cached_decoding
 from transformer_nb.diagnosis.model_losses import check_model_loss
 from transformer_nb.diagnosis.report import Remark
 from transformer_nb.diagnosis.sequences import SequenceProbe
@@ -787,7 +787,7 @@ def test_decoding_is_compared_with_the_whole():
         assert diagnose(model, "language_model", decode=decode), diagnose(model, "language_model", decode=decode)
     probe = SequenceProbe(model, "language_model", causal=True)
     for says, decode in wrong.items():
-        found = list(check_decoding(probe, decode))
+        found = list(check_cached_decoding(probe, decode))
         assert found and says in found[0], (says, found)
 
 

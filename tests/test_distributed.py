@@ -438,7 +438,7 @@ def test_who_is_left_alone_says_so_in_one_line(tmp_path, victim, event, options)
     (line,) = [line for line in complaints.splitlines() if line.startswith("transformer-nb")]
     assert re.fullmatch(
         r"transformer-nb: lost contact with another process of this run \(.*\S.*\);"
-        rf" the last checkpoint is in {tmp_path / 'run'}: go on with --resume", line,
+        rf" the last checkpoint is in {tmp_path / 'run'}: continue with --resume", line,
     )
     assert status == 2 and "Traceback" not in complaints and bool(output) == (victim == 1), complaints
     saved = 20 if event[0] == "step" else 10

@@ -1,6 +1,6 @@
 """The commands of `transformer-nb`.
 
-    options     what a line may say, and its help
+    options     the options of each command, and their help
     parser      one-line errors with the nearest name
     output      printing that neither an encoding nor a closed pipe can stop
     train       `transformer-nb train`

@@ -16,12 +16,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 class Output:
     """A text stream that never fails: characters that it cannot encode become question marks.
 
-    After its reader has closed a pipe, `is_closed` is true and everything else is thrown away.
+    After the reader has closed a pipe, `is_closed` is true and everything else is discarded.
     """
 
     def __init__(
         self,
-        stream: object,  # of text; None, as Python gives where there is no output: nothing is written
+        stream: object,  # of text; None, which Python uses if there is no output: nothing is written
     ):
         self.stream, self.is_closed = stream, stream is None
 
@@ -29,11 +29,11 @@ class Output:
         return getattr(self.stream, name)
 
     def isatty(self) -> bool:
-        "Whether somebody watches a terminal."
+        "Whether the output is a terminal."
         return not self.is_closed and self.stream.isatty()
 
     def write(self, text: str) -> int:
-        "Write a text, as far as it can be shown."
+        "Write a string, as far as it can be shown."
         with self.until_closed():
             try:
                 None if self.is_closed else self.stream.write(text)
@@ -43,15 +43,15 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        "Show what was written."
+        "Show what has been written."
         with self.until_closed():
             None if self.is_closed else self.stream.flush()
 
     @contextmanager
     def until_closed(self) -> Iterator[None]:
-        """Within, nothing is written once the reader has gone, and nothing fails because of that.
+        """Inside the block, a closed pipe raises no error, and nothing more is written to it.
 
-        Raises OSError where writing fails for another reason, such as a full disk.
+        Raises OSError if writing fails for another reason, such as a full disk.
         """
         try:
             yield
@@ -63,7 +63,7 @@ class Output:
             self.is_closed = True
 
     def discard_buffer(self) -> None:
-        "Let what is still in the buffer go nowhere, so that Python does not fail to write it at its end."
+        "Discard what is still in the buffer, so that Python does not fail to write it at exit."
         self.is_closed = True
         with suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -75,7 +75,7 @@ class Output:
 def safe_output(
     is_silent: bool = False,  # whether to show nothing but errors
 ) -> Iterator[Output]:
-    "Within, what is printed goes through `Output`."
+    "Inside the block, everything printed goes through `Output`."
     output, errors = Output(None if is_silent else sys.stdout), Output(sys.stderr)
     with redirect_stdout(output), redirect_stderr(errors):
         try:

@@ -15,7 +15,7 @@ from ..runs.directory import read_metrics
 # %% ../../nbs/workshop/command_plot.ipynb #24852b9e
 def plot_runs(
     directories: list[str | Path],  # of runs
-    out: str | Path,  # the file of the picture
+    out: str | Path,  # the file to write
 ) -> None:
     """Draw the losses of runs against their steps: training as a line, validation with marks.
 
@@ -49,5 +49,5 @@ def plot_runs(
 def run(
     arguments: argparse.Namespace,
 ) -> None:
-    "What `transformer-nb plot` does. Raises ValueError or OSError for what cannot be read or written."
+    "What `transformer-nb plot` does. Raises ValueError or OSError for files that cannot be read or written."
     plot_runs(arguments.directories, arguments.out)

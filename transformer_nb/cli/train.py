@@ -80,7 +80,7 @@ def load_run(
 ) -> Run:
     """The newest checkpoint of a run. Completes the arguments with what the run began with.
 
-    Raises ValueError where it cannot be resumed with these arguments.
+    Raises ValueError if it cannot be resumed with these arguments.
     """
     model, tokenizer, state = load_checkpoint(out)
     if tokenizer is None or state is None:
@@ -175,7 +175,7 @@ def text_of_run(
 ) -> str:
     """What the training state says about the text.
 
-    Raises ValueError where it is not the text that the run began with.
+    Raises ValueError if it is not the text that the run began with.
     """
     if run is None:
         data = [os.path.abspath(home_path(path)) for path in arguments.data or []] or None
@@ -243,21 +243,21 @@ def open_run(
     """
     found = newest_checkpoint(out)
     if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")
+        raise ValueError("--resume continues a run and --overwrite replaces it: give one of them")
     if found and not arguments.resume and not arguments.overwrite:
         raise FileExistsError(
-            f"{shown(out)} holds a checkpoint: go on with --resume, replace it with --overwrite,"
+            f"{shown(out)} holds a checkpoint: continue with --resume, replace it with --overwrite,"
             " or choose another --out"
         )
     if not arguments.resume:
         return None
     if not found:
-        print(f"nothing to go on with in {shown(out)} yet: a new run begins")
+        print(f"no run to resume in {shown(out)} yet: a new run begins")
         return None
     run = load_run(out, arguments)
     steps = run.state.get("history", {}).get("evaluated", [])[-1:]
     after = f" after step {steps[0]}" if steps else ""
-    print(f"going on with the run in {shown(out)}{after}; it began with {run.origin}")
+    print(f"continuing the run in {shown(out)}{after}; it began with {run.origin}")
     return run
 
 
@@ -302,7 +302,7 @@ def report_end(
     if history.interrupted:
         print(
             f"stopped after step {history.steps_done}; the checkpoint in {shown(out)} is complete:"
-            " go on with --resume"
+            " continue with --resume"
         )
         return
     if history.steps_done < history.steps:

@@ -1,6 +1,6 @@
 """What a model and its training are made of, by name.
 
-    checks            masks and shapes that are refused
+    checks            errors for masks and shapes that would be misread
     docstrings        the meaning of arguments, for `help`
     fields            fields that explain themselves, and their checks
     registry          tables of names that import a module when a name is used

@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from itertools import takewhile
 from types import FunctionType
 
-
+# %% ../../nbs/workshop/docstrings.ipynb #3e2b81e4
 def parameters_of(
     node: ast.AST,  # of a function, or of a class, whose fields are meant
 ) -> list[tuple[str, ast.AST | None, ast.AST | None, int]]:
@@ -36,7 +36,7 @@ def parameters_of(
 def parameter_comments(
     value: Callable,  # a function, or a class with fields, each on a line of its own
 ) -> dict[str, str]:
-    "Returns the comment after each parameter that has one, by name, type and default; nothing where there is no source."
+    "Returns the comment after each parameter that has one, by name, type and default; nothing without the source."
     try:
         source = textwrap.dedent(inspect.getsource(value))
         parameters = parameters_of(ast.parse(source).body[0])
@@ -81,7 +81,7 @@ def with_arguments(
 def field_meanings(
     value: type,  # any class
 ) -> dict[str, str]:
-    "Returns what the metadata of a dataclass says of its fields, by name, type and default."
+    "Returns what the metadata of a dataclass says about its fields, by name, type and default."
     explained = [one for one in (fields(value) if is_dataclass(value) else ()) if "help" in one.metadata]
     defaults = {one.name: "" if one.default is MISSING else f" = {one.default!r}" for one in explained}
     return {f"{one.name} ({inspect.formatannotation(one.type)}{defaults[one.name]})": one.metadata["help"] for one in explained}

@@ -38,14 +38,14 @@ PARTS: dict[str, Registry] = {
 }  # from the kind of a part and its name to what makes it, with the module that adds it
 ROTATIONS = Registry(rotary="modern.rotary")  # of queries and keys, by the name of the positions; made with (config)
 ATTENTION_OPTIONS = ("n_kv_heads", "head_dim", "sliding_window", "qk_norm", "qkv_bias", "out_bias")
-# fields that an attention is made with if it has an argument of that name; set for another attention, they are refused
+# fields that an attention is made with if it has an argument of that name; for any other attention they raise an error
 ROTARY_SCALINGS = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }  # from the name of a way to stretch rotary positions to its numbers
 PRESETS = {
     "gpt2": dict(dropout=0.1),  # and the defaults of `TransformerConfig`
-    "modern": dict(positions="rotary", embedding="bigram", tie_embeddings=False),  # what page 12 finds to pay
+    "modern": dict(positions="rotary", embedding="bigram", tie_embeddings=False),  # the parts that help on page 12
     "paper": dict(norm_first=False, activation="relu", positions="sinusoidal", scale_embeddings=True, dropout=0.1),
 }
 
@@ -62,7 +62,7 @@ def whole_windows(
     windows: object,  # a number, or one for each layer; None is none
     n_layers: int,
 ) -> int | list[int | None] | None:
-    "Returns windows as plain numbers, one alone where all layers have the same. Raises ValueError for anything else."
+    "Returns windows as plain numbers, a single one if all layers have the same. Raises ValueError for anything else."
     found = list(windows) if isinstance(windows, (list, tuple)) else [windows] * n_layers
     numbers = [window for window in found if window is not None]
     if len(found) != n_layers or not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in numbers):
@@ -101,7 +101,7 @@ def check_attention(
 def check_rotary_scaling(
     config: "TransformerConfig",
 ) -> None:
-    "Raises ValueError for rotary positions that cannot be stretched as a configuration says, and for others that shall be."
+    "Raises ValueError for a `rotary_scaling` that is invalid or that does not belong to rotary positions."
     scaling = config.rotary_scaling
     if scaling is None:
         return
@@ -110,7 +110,7 @@ def check_rotary_scaling(
     kind = scaling.get("rope_type") if isinstance(scaling, dict) else None
     if kind not in ROTARY_SCALINGS:
         raise ValueError(f"rotary_scaling must be a dictionary whose rope_type is one of {', '.join(ROTARY_SCALINGS)}, got {scaling!r}")
-    config.rotary_scaling = dict(scaling)  # its own: another program may go on to change the one it gave
+    config.rotary_scaling = dict(scaling)  # a copy: the caller may change the original
     numbers = {name: value for name, value in scaling.items() if name != "rope_type"}
     if set(numbers) != set(ROTARY_SCALINGS[kind]):
         raise ValueError(f"rotary_scaling {kind!r} needs {', '.join(ROTARY_SCALINGS[kind])}, got {', '.join(numbers) or 'nothing'}")
@@ -141,7 +141,7 @@ class TransformerConfig:
     attention_dropout: float = config_field(0.0, "dropout of the attention weights")
     bias: bool = config_field(True, "whether projections, feed-forward networks and norms have a bias")
     norm_first: bool = config_field(True, "normalize before each sublayer (pre-norm); the paper normalizes after (post-norm)")
-    final_norm: bool | None = config_field(None, "a norm on top of a stack; by default where the norm comes first")
+    final_norm: bool | None = config_field(None, "a norm on top of a stack; by default if the norm comes first")
     norm: str = config_field("layer", "the norm: layer, or rms, which does not subtract the mean")
     norm_eps: float = config_field(1e-5, "added to the variance in a norm")
     positions: str = config_field("learned", "the positional encoding: sinusoidal, learned, rotary or none")

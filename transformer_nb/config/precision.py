@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
+# %% ../../nbs/workshop/precision.ipynb #f852ed5f
 def to_autocast_dtype(
     x: Float[Tensor, "*batch feature"],
 ) -> Float[Tensor, "*batch feature"]:
-    "Returns x in the dtype of `torch.autocast` where that is on; float64 stays float64, as in autocast itself."
+    "Returns x in the dtype of `torch.autocast` if that is active; float64 stays float64, as in autocast itself."
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(device))

@@ -16,8 +16,8 @@ PACKAGE = "transformer_nb"
 class Registry(UserDict):
     """A dictionary whose entries are added by modules: `table["mine"] = MyClass`.
 
-    It is made with the names that modules of this package add, as `name="module"`. A name that is
-    in nobody's list is looked up after all modules of the package have been imported.
+    It is made with the names that modules of this package add, as `name="module"`. An unknown name
+    is looked up again after all modules of the package have been imported.
     """
 
     def __init__(

@@ -4,7 +4,7 @@
     options          options by other names, and an error for those without a counterpart
     torch_modules    `from_torch`
     files            a directory of a published model, checked
-    family           what there is to know about a family of models
+    family           everything that must be known about a family of models
     gpt2             GPT-2
     bert             BERT
     roberta          RoBERTa and XLM-RoBERTa

@@ -27,20 +27,20 @@ GPT2_OPTIONS = dict(
     norm_eps="layer_norm_epsilon",
     activation="activation_function",
     tie_embeddings="tie_word_embeddings",
-)  # from an option of `TransformerConfig` to the name it has in GPT-2's configuration
+)  # from an option of `TransformerConfig` to its name in GPT-2's configuration
 
 
 def build_gpt2(
     config: dict,  # GPT-2's, complete
 ) -> LanguageModel:
-    "A freshly initialized language model of the shape of a GPT-2."
+    "A freshly initialized language model with the shape of a GPT-2."
     return LanguageModel(TransformerConfig(**map_options(config, GPT2_OPTIONS)))
 
 
 def describe_gpt2(
     model: LanguageModel,
 ) -> dict[str, object]:
-    "The options of a GPT-2 of the shape of a language model."
+    "The options of a GPT-2 with the shape of a language model."
     config = model.config
     return map_options_back(config, GPT2_OPTIONS) | dict(embd_pdrop=config.dropout)
 

@@ -27,16 +27,16 @@ DECODER_OPTIONS = dict(
     norm_eps="rms_norm_eps",
     activation="hidden_act",
     tie_embeddings="tie_word_embeddings",
-)  # from an option of `TransformerConfig` to the name it has with Llama and its relatives
+)  # from an option of `TransformerConfig` to its name in Llama and its relatives
 
 
 def rotary_options(
     title: str,  # of the family, for messages
     config: dict,  # theirs, complete
 ) -> dict[str, object]:
-    """The rotation, which old and new files keep under different names, in options of `TransformerConfig`.
+    """The rotation in options of `TransformerConfig`; old and new files store it under different names.
 
-    Raises ValueError for one that is computed in another way.
+    Raises ValueError for a rotation that this package does not compute.
     """
     found = dict(config["rope_scaling"] or config["rope_parameters"] or {})
     base, kind = found.pop("rope_theta", config["rope_theta"]), found.pop("type", "default")
@@ -62,7 +62,7 @@ def decoder_options(
     title: str,  # of the family, for messages
     config: dict,  # theirs, complete
 ) -> dict[str, object]:
-    """What Llama and its relatives have in common, in options of `TransformerConfig`.
+    """The common options of Llama and its relatives, as options of `TransformerConfig`.
 
     Raises ValueError for a rotation or an activation without a counterpart here.
     """
@@ -88,7 +88,7 @@ def describe_decoder(
 def build_llama(
     config: dict,  # Llama's, complete
 ) -> LanguageModel:
-    """A freshly initialized language model of the shape of a Llama.
+    """A freshly initialized language model with the shape of a Llama.
 
     Raises ValueError for an option without a counterpart here.
     """
@@ -104,7 +104,7 @@ def build_llama(
 def describe_llama(
     model: LanguageModel,
 ) -> dict[str, object]:
-    "The options of a Llama of the shape of a language model."
+    "The options of a Llama with the shape of a language model."
     config = model.config
     attention_bias = config.bias if config.qkv_bias is None else config.qkv_bias
     biases = dict(attention_bias=attention_bias, mlp_bias=config.bias)
@@ -115,7 +115,7 @@ def pair_neighbors(
     rows: Tensor,  # (head * d_k, ...), the rows of a query or key projection, pairs in two halves
     d_k: int,
 ) -> Tensor:
-    "The rows in another order: those rotated together, i and i + d_k/2 of a head, side by side."
+    "The rows reordered: those rotated together, i and i + d_k/2 of a head, become neighbors."
     halves = rows.unflatten(0, (-1, 2, d_k // 2))  # (head, 2, d_k/2, ...)
     return halves.transpose(1, 2).flatten(0, 2)  # (head * d_k, ...)
 
@@ -172,7 +172,7 @@ DECODER_DEFAULTS = dict(
     rope_parameters=None,
     attention_dropout=0.0,
     tie_word_embeddings=False,
-)  # what Llama's relatives leave unsaid in the same way, or give another value
+)  # the defaults of Llama; its relatives replace some of them
 LLAMA = ModelFamily(
     title="Llama",
     model_type="llama",

@@ -27,7 +27,7 @@ def sines_before_cosines(
 
 def output_projection_with_bias(
     config: TransformerConfig,
-    embedding: InputEmbedding,  # whose matrix is used again where the config ties them
+    embedding: InputEmbedding,  # whose matrix is reused if the config ties them
 ) -> nn.Linear:
     "The matrix from the last vectors to the logits, and a bias for each token."
     head = output_projection(config, embedding)
@@ -82,14 +82,14 @@ def stack_config(
 def build_marian(
     config: dict,  # Marian's, complete
 ) -> EncoderDecoder:
-    "A freshly initialized encoder-decoder of the shape of a Marian translator."
+    "A freshly initialized encoder-decoder with the shape of a Marian translator."
     return EncoderDecoder(*(stack_config(stack, config) for stack in STACKS))
 
 
 def describe_marian(
     model: EncoderDecoder,
 ) -> dict[str, object]:
-    "The options of a Marian translator of the shape of an encoder-decoder."
+    "The options of a Marian translator with the shape of an encoder-decoder."
     configs, options = dict(zip(STACKS, (model.config, model.target_config))), {}
     for stack, config in configs.items():
         options |= map_options_back(config, stack_options(stack))
@@ -104,7 +104,7 @@ def check_sinusoids(
     name: str,  # of the table, for the message
     table: Tensor,  # of positions, (position, d_model)
 ) -> None:
-    "Check that a table holds sinusoids, sines before cosines. Raises ValueError where it does not."
+    "Check that a table holds sinusoids, sines before cosines. Raises ValueError if it does not."
     expected = sinusoidal_encoding(*table.shape, interleaved=False).to(table.device)
     if (table.float() - expected).abs().max() > 0.01:
         raise ValueError(f"Marian: {name} is not sinusoidal, only sinusoids can be converted")
@@ -114,7 +114,7 @@ def adapt_marian_embeddings(
     weights: dict[str, Tensor],  # by Marian's names
     config: dict,  # Marian's, complete
 ) -> dict[str, Tensor]:
-    """The weights with one embedding for each stack, or the encoder's alone where they share one.
+    """The weights with one embedding for each stack, or only the encoder's if they share one.
 
     Raises ValueError for embeddings that differ although they are shared.
     """

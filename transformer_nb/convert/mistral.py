@@ -14,7 +14,7 @@ from ..transformer import LanguageModel, TransformerConfig
 def build_mistral(
     config: dict,  # Mistral's, complete
 ) -> LanguageModel:
-    """A freshly initialized language model of the shape of a Mistral.
+    """A freshly initialized language model with the shape of a Mistral.
 
     Raises ValueError for an option without a counterpart here.
     """
@@ -25,7 +25,7 @@ def build_mistral(
 def describe_mistral(
     model: LanguageModel,
 ) -> dict[str, object]:
-    "The options of a Mistral of the shape of a language model."
+    "The options of a Mistral with the shape of a language model."
     return describe_decoder(model) | dict(sliding_window=model.config.sliding_window)
 
 

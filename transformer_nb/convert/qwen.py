@@ -17,7 +17,7 @@ def layer_windows(
     title: str,  # of the family, for messages
     config: dict,  # Qwen's, complete
 ) -> list[int | None]:
-    """The window of each layer, None where it attends to everything.
+    """The window of each layer, None if it attends to everything.
 
     Raises ValueError for a kind of layer without a counterpart here, and for a window without a size.
     """
@@ -61,7 +61,7 @@ def describe_windows(
 def build_qwen2(
     config: dict,  # Qwen2's, complete
 ) -> LanguageModel:
-    """A freshly initialized language model of the shape of a Qwen2.
+    """A freshly initialized language model with the shape of a Qwen2.
 
     Raises ValueError for an option without a counterpart here.
     """
@@ -73,14 +73,14 @@ def build_qwen2(
 def describe_qwen2(
     model: LanguageModel,
 ) -> dict[str, object]:
-    "The options of a Qwen2 of the shape of a language model."
+    "The options of a Qwen2 with the shape of a language model."
     return describe_decoder(model) | describe_windows("Qwen2", model)
 
 
 def build_qwen3(
     config: dict,  # Qwen3's, complete
 ) -> LanguageModel:
-    """A freshly initialized language model of the shape of a Qwen3.
+    """A freshly initialized language model with the shape of a Qwen3.
 
     Raises ValueError for an option without a counterpart here.
     """
@@ -93,7 +93,7 @@ def build_qwen3(
 def describe_qwen3(
     model: LanguageModel,
 ) -> dict[str, object]:
-    "The options of a Qwen3 of the shape of a language model."
+    "The options of a Qwen3 with the shape of a language model."
     windows, biased = describe_windows("Qwen3", model), bool(model.config.qkv_bias)
     return describe_decoder(model) | windows | dict(attention_bias=biased)
 

@@ -65,7 +65,7 @@ class RobertaHead(BertHead):
     def __init__(
         self,
         config: BertConfig,
-        embedding: InputEmbedding,  # whose matrix is used again where the config ties them
+        embedding: InputEmbedding,  # whose matrix is reused if the config ties them
     ):
         super().__init__(config, embedding)
         self.activation = F.gelu
@@ -90,7 +90,7 @@ def roberta_config(
 def describe_roberta(
     model: EmbeddingEncoder | MaskedLanguageModel,
 ) -> dict[str, object]:
-    "The options of a RoBERTa of the shape of a model of this package."
+    "The options of a RoBERTa with the shape of a model of this package."
     options = describe_bert(model, ROBERTA_OPTIONS)
     options["max_position_embeddings"] += model.config.pad_token_id + 1
     return options
@@ -99,7 +99,7 @@ def describe_roberta(
 def build_roberta_encoder(
     config: dict,  # RoBERTa's, complete
 ) -> EmbeddingEncoder:
-    "A freshly initialized encoder of the shape of a RoBERTa, without a head."
+    "A freshly initialized encoder with the shape of a RoBERTa, without a head."
     return EmbeddingEncoder(roberta_config({**config, "tie_word_embeddings": True}))
 
 

@@ -149,7 +149,7 @@ ORIGINAL_METHODS = {
 
 
 def is_unmodified(
-    module: object,  # or what stands in place of one
+    module: object,  # or whatever replaces one
     *kinds: type,
 ) -> bool:
     "Whether a module is exactly of one of these types, in evaluation mode, without hooks, with ordinary weights and without a method of its own."
@@ -163,7 +163,7 @@ def is_unmodified(
 
 
 def is_position_wise(
-    module: object,  # or what stands in place of one
+    module: object,  # or whatever replaces one
 ) -> bool:
     "Whether `position_wise` knows a module and all that it is made of."
     known = getattr(module, "activation", F.relu) in PARTS["activation"].values()
@@ -172,7 +172,7 @@ def is_position_wise(
 
 
 def is_unmodified_layer(
-    layer: object,  # or what stands in place of one
+    layer: object,  # or whatever replaces one
 ) -> bool:
     "Whether `decode_layer` knows a layer and all that it is made of."
     if not is_unmodified(layer, EncoderLayer) or not is_unmodified(layer.attention, *ATTENTIONS):
@@ -187,7 +187,7 @@ def supports_fast_decode(
     model: nn.Module,
 ) -> bool:
     "Whether `fast_decoder` would compute what the model computes: a causal `LanguageModel` in evaluation mode, its layers as we made them."
-    if any(methods_of(kind) != defined for kind, defined in ORIGINAL_METHODS.items()):  # somebody has replaced a method of a class
+    if any(methods_of(kind) != defined for kind, defined in ORIGINAL_METHODS.items()):  # a method of a class was replaced
         return False
     if not all(kind.forward.__module__ == kind.__module__ for kind in (nn.Identity, nn.Dropout, nn.Linear)):  # or did so early
         return False

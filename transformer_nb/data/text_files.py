@@ -235,7 +235,7 @@ WORD_END = re.compile(r".*\w(?= \w)|.*\S(?=[ \n])|.*[^\W\d_](?=[^\w\s])", re.DOT
 def split_at_word_ends(
     pieces: Iterable[str],  # the text, cut anywhere
     size: int = 2**15,  # the least characters in a piece, except for the last
-    longest: int | None = None,  # a word of so many characters is cut; by default no word is
+    longest: int | None = None,  # a word with this many characters is cut; by default no word is
 ) -> Iterator[str]:
     """The same text in pieces that end where words end, so that they have the tokens of the whole.
 

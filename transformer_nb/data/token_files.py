@@ -114,7 +114,7 @@ def encode_pieces(
 def replace_when_complete(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, under another name, which replaces `path` at the end.
 
-    Leaves nothing behind after any error. Raises OSError with `path` if it cannot be written.
+    After an error nothing is left. Raises OSError with `path` if it cannot be written.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
@@ -133,7 +133,7 @@ def replace_when_complete(path: Path) -> Iterator[BinaryIO]:
 # %% ../../nbs/workshop/token_files.ipynb #581ebdc5
 @dataclass(frozen=True)
 class EncodedText:
-    """The tokens of a text, in a memory-mapped file.
+    """The tokens of text files, in a memory-mapped file.
 
     `ids` can be indexed like any tensor. Do not write to it.
     """
@@ -208,7 +208,7 @@ def stored_tokenizer(
 
 # %% ../../nbs/workshop/token_files.ipynb #f07adff1
 class FileReader:
-    "Reads the same files several times, with a progress bar. They must not change meanwhile."
+    "Reads the same files several times, with a progress bar. They must not change in the meantime."
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class FileReader:
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         self.files, self.encoding, self.progress = find_files(paths), encoding, progress
         self.first = Path(os.path.abspath(home_path(paths[0])))
-        next(joined_pieces(self.files, encoding))  # raises if there is no text
+        next(joined_pieces(self.files, encoding))  # raises if the files are empty
         self.before = self.sizes_and_times()
 
     def sizes_and_times(self) -> list[tuple[int, int]]:
@@ -325,8 +325,8 @@ def encode_files(
     """The tokens of all files, joined as by `read_texts`.
 
     They are encoded once, and from then on read from a file next to the first path. The whole text
-    is never in memory. Raises ValueError for files that `read_texts` refuses or that change
-    meanwhile, and OSError if the tokens cannot be written.
+    is never in memory. Raises ValueError for files that `read_texts` rejects or that change in the
+    meantime, and OSError if the tokens cannot be written.
     """
     reader = FileReader(paths, encoding, progress)
     digest = reader.digest()

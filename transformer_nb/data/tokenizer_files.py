@@ -150,7 +150,7 @@ def read_merges(
     try:
         lines = Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
     except OSError as error:
-        hint = "a vocab.json needs its merges, beside it or named"
+        hint = "a vocab.json needs its merges, next to it or named"
         raise ValueError(f"{path} cannot be read ({error.strerror}): {hint}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} holds no merges: {error}") from None

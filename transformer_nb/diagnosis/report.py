@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 
 class Remark(str):
-    "A sentence of a check about what is unusual, but may well be meant."
+    "What a check says about something unusual that may well be intended."
 
 
 @dataclass(frozen=True)
 class Finding:
-    "One thing that a check has to say about an object."
+    "One mistake that a check has found in an object."
 
     check: str  # the name of the check that found it, a key of a table in `CHECKS`
     text: str  # the cause and the cure, in words for a person
@@ -25,9 +25,9 @@ class Finding:
 
 
 class Diagnosis:
-    """What `diagnose` found: true where nothing is wrong. Printed, it has a line for each finding.
+    """What `diagnose` found: true if nothing is wrong. It prints as one line for each finding.
 
-    Remarks are lines too. They are not faults: a diagnosis with nothing but remarks is true.
+    Remarks are lines too, but not mistakes: a diagnosis with nothing but remarks is true.
 
     >>> diagnose(lambda x: x - x.mean(dim=-1, keepdim=True), "layer_norm")
     layer_norm: the mean is subtracted...

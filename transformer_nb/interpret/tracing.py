@@ -30,7 +30,7 @@ def trace(
     """Run a model, and return its activations, their gradients and those of its parameters.
 
     The loss is the sum of the logits, each times a random factor that is the same in every run.
-    What the loss does not depend on has no gradient in the trace.
+    Activations that the loss does not depend on have no gradient in the trace.
     """
     with torch.enable_grad(), activations(model) as seen:
         result = call()

@@ -50,7 +50,7 @@ class ZeroCenteredRMSNorm(RMSNorm):
         eps: float = 1e-5,  # added to the mean of squares, inside the root
     ):
         super().__init__(d_model, eps)
-        nn.init.zeros_(self.weight)  # so that weight decay draws the gain to 1
+        nn.init.zeros_(self.weight)  # so that weight decay pulls the gain toward 1
 
     def forward(
         self,
@@ -85,7 +85,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "*batch d_model"],  # vectors, each computed alone
+        x: Float[Tensor, "*batch d_model"],  # vectors, each computed separately
     ) -> Float[Tensor, "*batch d_model"]:
         "Returns each vector through the same gated network."
         return self.linear2(self.activation(self.gate(x)) * self.linear1(x))
@@ -113,7 +113,7 @@ PARTS["activation"] |= {"quick_gelu": quick_gelu, "squared_relu": squared_relu}
 
 # %% ../../nbs/workshop/modern_parts.ipynb #62c6e82a
 class BigramEmbedding(InputEmbedding):
-    """Embeddings of each token and of the token before it, added (Peng et al., 2023, have the idea in every layer).
+    """The sum of embeddings of each token and of the token before it (Peng et al., 2023, use the idea in every layer).
 
     >>> BigramEmbedding(TransformerConfig(vocab_size=10, d_model=8))(torch.tensor([[1, 2, 3]])).shape
     torch.Size([1, 3, 8])"""
@@ -131,9 +131,9 @@ class BigramEmbedding(InputEmbedding):
         self,
         ids: Int[Tensor, "batch seq"],  # token ids
         offset: int | Int[Tensor, "batch"] = 0,  # the position of the first token, of all sequences or of each
-        before: Int[Tensor, "batch"] | None = None,  # the token before the first one, where that is not at position 0
+        before: Int[Tensor, "batch"] | None = None,  # the token before the first one, if the first one is not at position 0
     ) -> Float[Tensor, "batch seq d_model"]:
-        "Returns the embedded tokens. Raises ValueError where the token before the first one is needed and not given."
+        "Returns the embedded tokens. Raises ValueError if the token before the first one is needed and not given."
         if before is None and not isinstance(offset, Tensor) and offset > 0:
             raise ValueError(f"these tokens begin at position {offset}, and the model looks at the token before: give it as `before`")
         first = ids[:, :1] if before is None else before[:, None]

@@ -4,8 +4,8 @@
     map          the drawing of the whole Transformer
     loss_plot    a loss curve that grows while a model trains
     questions    predictions and exercises
-    explorer     what a trained model computes for one text, to look at and to switch off
+    explorer     what a trained model computes for one input, to look at and to switch off
     explorer_data  what the explorer shows, as names and bytes
-    explorer_picture  what stands where nothing can move: a figure, and text
+    explorer_picture  the explorer's view as a static figure and as text
     cheat_sheet  the summaries of all pages on one sheet
 """

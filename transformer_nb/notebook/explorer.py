@@ -216,7 +216,7 @@ def make_widget(
 def explore(
     model: nn.Module,  # a trained model of this package: `LanguageModel`, `Encoder` or `EncoderDecoder`
     tokenizer: object,  # of this package, of `tokenizers` or `transformers`, or a list with the name of each id
-    text: str | Tensor | list,  # a text or its ids; the source of an encoder-decoder
+    text: str | Tensor | list,  # a string or its ids; the source of an encoder-decoder
     target: str | Tensor | list | None = None,  # what an encoder-decoder has written; ids begin with its start token
     *,
     attention: int | str = 0,  # which attention is shown first: its number, or its name

@@ -21,11 +21,11 @@ from ..seq2seq.pairs import PairTokenizer
 # %% ../../nbs/workshop/explorer_data.ipynb #14a13cee
 def token_ids(
     tokenizer,  # of this package or of `tokenizers` or `transformers`, or a list of names
-    text: str | Tensor | list,  # a text, or the ids themselves
+    text: str | Tensor | list,  # a string, or the ids themselves
 ) -> Int[Tensor, "1 seq"]:
-    """Return a text as ids, in a batch of one.
+    """Return a string as ids, in a batch of one.
 
-    Raises ValueError for a text without tokens.
+    Raises ValueError if it has no tokens.
     """
     if isinstance(text, str):
         if isinstance(tokenizer, (list, tuple)):
@@ -42,7 +42,7 @@ def token_names(
     tokenizer,  # as in `token_ids`
     ids: Iterable[int] | Int[Tensor, "seq"],
 ) -> list[str]:
-    "Return each id as a person reads it, such as a character or a piece of a word."
+    "Return a readable name for each id, such as a character or a piece of a word."
     ids = [int(i) for i in ids]
     if isinstance(tokenizer, (list, tuple)):
         return [str(tokenizer[i]) for i in ids]
@@ -68,7 +68,7 @@ UNDERFLOW = 80.0  # how far a score may be below the largest before its weight m
 def forbidden(
     heads: Heads,
 ) -> Bool[Tensor, "head seq kv"]:
-    "Return where a mask forbids attending: where a weight is 0 and its score is not too low for another."
+    "Return where a mask forbids attending: where a weight is 0 although its score is not too low."
     scores = heads.queries @ heads.keys.mT / heads.queries.shape[-1] ** 0.5
     attended = heads.weights > 0
     largest = scores.masked_fill(~attended, -torch.inf).amax(dim=-1, keepdim=True)
@@ -124,8 +124,8 @@ def pack_lens(
     return {**stages, "ids": pack(best.indices), "p": pack(best.values), "next": pack(following_p)}
 
 # %% ../../nbs/workshop/explorer_data.ipynb #edf4e70e
-ALL_LOGITS = 1_000_000  # numbers; more are not sent for every position, but for the last one alone
-NAMED = 5000  # tokens; of a larger vocabulary only those are named that may be shown
+ALL_LOGITS = 1_000_000  # numbers; beyond that, only those of the last position are sent
+NAMED = 5000  # tokens; of a larger vocabulary, only those that may be shown are named
 
 
 def token_losses(
@@ -142,7 +142,7 @@ def token_losses(
 def positions_ahead(
     model: nn.Module,
 ) -> int:
-    "Return how far ahead the logits predict: 1 for a next token, 0 where a masked token itself is meant, as in BERT."
+    "Return how far ahead the logits predict: 1 for the next token, 0 for a masked token, as in BERT."
     return int(getattr(model, "is_causal", True))
 
 
@@ -162,7 +162,7 @@ def pack_layer(
     inspection: Inspection,
     sequences: int,  # one text, or a source and a target
 ) -> dict:
-    "Return a stage of the residual stream: its name, its attentions, the length of each vector after it."
+    "Return a stage of the residual stream: its name, its attentions, the norm of each vector after it."
     stream, label = inspection.residual.get(name), name
     if sequences == 2 and "embedding" in name:
         label = "source embedding" if name == "embedding" else "target embedding"

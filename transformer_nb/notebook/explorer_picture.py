@@ -12,7 +12,8 @@ from ..interpret.inspection import Inspection
 from .explorer_data import sides_of
 from .plotting import show_matrix
 
-LABELLED = 40  # a pattern with at most this many positions has its tokens written beside it
+# %% ../../nbs/workshop/explorer_picture.ipynb #23bd9cff
+LABELLED = 40  # a pattern with at most this many positions has its tokens as labels
 
 # %% ../../nbs/workshop/explorer_picture.ipynb #44c1504c
 def draw_view(
@@ -79,7 +80,7 @@ def short_name(
 
 def draw_thumbnails(
     figure,  # a matplotlib Figure
-    place,  # the part of its grid to draw in
+    area,  # the part of its grid to draw in
     inspection: Inspection,
     name: str,  # of the attention whose head is framed
     head: int,
@@ -87,8 +88,8 @@ def draw_thumbnails(
     "Draw the weights of every head, a row for each attention, with a frame around one head."
     n_heads = max(len(inside.weights) for inside in inspection.attention.values())
     rows = len(inspection.attention)
-    empty = max(3.4 * n_heads / 4 - rows, 0.01)  # so that the rows of a few layers stand close together
-    grid = place.subgridspec(rows + 1, n_heads, height_ratios=[1] * rows + [empty])
+    empty = max(3.4 * n_heads / 4 - rows, 0.01)  # keeps the rows of a few layers close together
+    grid = area.subgridspec(rows + 1, n_heads, height_ratios=[1] * rows + [empty])
     for row, (one, inside) in enumerate(inspection.attention.items()):
         for i, weights in enumerate(inside.weights):
             ax = show_matrix(weights, ax=figure.add_subplot(grid[row, i]))

@@ -10,7 +10,7 @@ from html import escape
 
 from ..training import History
 
-
+# %% ../../nbs/workshop/loss_plot.ipynb #ff7bd743
 class LossPlot:
     "A live figure of the loss: pass it to `train` as `on_evaluate`."
 

@@ -93,7 +93,7 @@ BOX_PITCH, BOX_WIDTH, BOX_HEIGHT = 88, 72, 66  # in pixels
 def left_edge(
     column: int,
 ) -> int:
-    "Return where the boxes of a column begin."
+    "Return the left edge of the boxes of a column."
     return 8 + BOX_PITCH * column
 
 # %% ../../nbs/workshop/map.ipynb #87e36b32

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_COUNTED', 'TrainingBatch', 'count_targets', 'batch_tensors', 'map_batch', 'as_batch', 'from_array', 'as_indices',
-           'check_token_targets', 'check_targets', 'describe', 'logits_of', 'batch_cross_entropy', 'check_classes',
-           'own_loss', 'part_reduction', 'split_batch', 'check_split']
+           'check_token_targets', 'check_targets', 'describe_value', 'logits_of', 'batch_cross_entropy',
+           'check_classes', 'own_loss', 'part_reduction', 'split_batch', 'check_split']
 
 # %% ../../nbs/workshop/batches.ipynb #4cf500a1
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ class TrainingBatch(NamedTuple):
     inputs: tuple[Tensor, ...]  # the arguments that the model is called with
     targets: Tensor  # (B, T), the token to predict at each position; of any shape for an own loss
     mask: Bool[Tensor, "batch seq"] | None = (
-        None  # True where a target counts; None where all of them do
+        None  # True where a target counts; None if all targets count
     )
 
 
@@ -39,7 +39,7 @@ def batch_tensors(batch: TrainingBatch) -> list[Tensor]:
 
 
 def map_batch(function: Callable[[Tensor], Tensor], batch: TrainingBatch) -> TrainingBatch:
-    "The batch whose tensors are what the function makes of each tensor."
+    "The batch with the function applied to each of its tensors."
     mask = None if batch.mask is None else function(batch.mask)
     return TrainingBatch(tuple(map(function, batch.inputs)), function(batch.targets), mask)
 
@@ -61,20 +61,20 @@ def as_batch(
         " inputs a tensor or a tuple of tensors"
     )
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
-        raise ValueError(f"{form}, got {describe(given)}")
+        raise ValueError(f"{form}, got {describe_value(given)}")
     inputs, targets, mask = (*given, None)[:3]
     inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
     *inputs, targets, mask = map(from_array, (*inputs, targets, mask))
     tensors = (*inputs, targets, *([] if mask is None else [mask]))
     if not inputs or not all(isinstance(x, Tensor) for x in tensors):
-        raise ValueError(f"{form}, got {describe(given)}")
+        raise ValueError(f"{form}, got {describe_value(given)}")
     if are_tokens:
         check_token_targets(targets, number)
         targets, inputs = targets.long(), [as_indices(x) for x in inputs]
     if mask is not None and (mask.dtype != torch.bool or mask.shape != targets.shape):
         raise ValueError(
             f"the mask of batch {number} must be boolean and of the shape of its targets"
-            f" {tuple(targets.shape)}, got {describe(mask)}"
+            f" {tuple(targets.shape)}, got {describe_value(mask)}"
         )
     if are_tokens and (targets == NOT_COUNTED).any():
         mask = (targets != NOT_COUNTED) & (True if mask is None else mask)
@@ -99,13 +99,13 @@ def check_token_targets(
     targets: Tensor,
     number: int,
 ) -> None:
-    "Raises ValueError for targets that are no token ids (B, T)."
+    "Raises ValueError for targets that are not token ids (B, T)."
     is_number = targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool
     if targets.dim() == 2 and not is_number:
         return
     cure = "; a DataLoader makes batches of single examples" if targets.dim() < 2 else ""
     raise ValueError(
-        f"the targets of batch {number} must be token ids (B, T), got {describe(targets)}{cure}"
+        f"the targets of batch {number} must be token ids (B, T), got {describe_value(targets)}{cure}"
     )
 
 
@@ -114,7 +114,7 @@ def check_targets(
     number: int,
     are_tokens: bool = True,
 ) -> None:
-    "Raises ValueError where no target counts, or where one that counts is no token id."
+    "Raises ValueError if no target counts, or if one that counts is not a token id."
     if not count_targets(batch):
         why = "is empty" if batch.mask is None else "has no target that counts in its mask"
         raise ValueError(f"batch {number} {why}: at least one target has to count")
@@ -128,14 +128,14 @@ def check_targets(
         )
 
 
-def describe(
+def describe_value(
     value: object,
 ) -> str:
     "A value for an error message: dtype and shape of a tensor, contents of a tuple, or the type."
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, (tuple, list)) and len(value) < 6:
-        return f"({', '.join(map(describe, value))})"
+        return f"({', '.join(map(describe_value, value))})"
     if isinstance(value, Mapping):
         return f"{type(value).__name__} with {', '.join(map(repr, list(value)[:5])) or 'no keys'}"
     return type(value).__name__
@@ -160,7 +160,7 @@ def batch_cross_entropy(
 ) -> Float[Tensor, ""]:
     """The cross-entropy of a batch in nats, at least in float32.
 
-    Raises ValueError where the logits do not fit the targets.
+    Raises ValueError if the logits do not fit the targets.
     """
     logits = logits_of(output)
     if (
@@ -170,7 +170,7 @@ def batch_cross_entropy(
     ):
         raise ValueError(
             f"for targets of shape {tuple(batch.targets.shape)} the model must return"
-            f" logits (B, T, V) with the same B and T, got {describe(output)}"
+            f" logits (B, T, V) with the same B and T, got {describe_value(output)}"
         )
     targets = (
         batch.targets if batch.mask is None else batch.targets.masked_fill(~batch.mask, NOT_COUNTED)
@@ -186,7 +186,7 @@ def check_classes(
     batch: TrainingBatch,  # on the CPU; on another device this would have to wait
     output: object,  # what the model returned
 ) -> None:
-    "Raises ValueError for a target that the logits do not have, which a GPU would not survive."
+    "Raises ValueError for a target without a logit, which would make a GPU unusable."
     logits = logits_of(output)
     if batch.targets.device.type != "cpu" or not isinstance(logits, Tensor) or not logits.dim():
         return
@@ -204,9 +204,9 @@ def own_loss(
     batch: TrainingBatch,
     divisor: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """The mean that a loss function returns, times the number of targets that count, divided.
+    """The mean that a loss function returns, times the number of targets that count, over `divisor`.
 
-    Raises ValueError where it does not return one number.
+    Raises ValueError if it does not return one number.
     """
     if not count_targets(batch):  # a part of a batch in which nothing counts
         return logits_of(output).sum() * 0
@@ -214,7 +214,7 @@ def own_loss(
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
         raise ValueError(
             "loss must return the mean over the targets, a tensor with one number,"
-            f" got {describe(value)}"
+            f" got {describe_value(value)}"
         )
     return value.reshape(()) * (count_targets(batch) / divisor)
 
@@ -224,7 +224,7 @@ def part_reduction(
     parts: int,  # into which each process cuts its rows
     processes: int = 1,  # whose gradients are averaged
 ) -> tuple[str, float]:
-    "How `batch_cross_entropy` reduces a part, and a divisor: so the parts sum to the loss of the batch."
+    "The reduction and the divisor with which the losses of the parts sum to the loss of the batch."
     if batch.mask is None and len(batch.targets) % (parts * processes) == 0:
         return "mean", parts
     return "sum", count_targets(batch) / processes
@@ -250,7 +250,7 @@ def check_split(
     number: int,  # of the batch, counted from 1
     parts: int,  # of all processes together
 ) -> None:
-    "Raises ValueError for a batch that cannot be cut into so many parts."
+    "Raises ValueError for a batch that cannot be cut into `parts` parts."
     rows = len(batch.targets)
     if parts > 1 and (rows < parts or any(x.dim() == 0 or len(x) != rows for x in batch.inputs)):
         raise ValueError(

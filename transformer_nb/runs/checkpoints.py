@@ -150,8 +150,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """The model, tokenizer and training state in a directory. Nothing in the files is executed.
 
-    Raises FileNotFoundError where there is no checkpoint, ValueError where it is damaged or of
-    another program.
+    Raises FileNotFoundError if there is no checkpoint, ValueError if it is damaged or of another
+    program.
 
     >>> model = LanguageModel(TransformerConfig(vocab_size=3, n_layers=1, n_heads=2, d_model=8))
     >>> save_checkpoint("run", model)
@@ -179,9 +179,9 @@ def read_checkpoint(
     found: Path,  # a checkpoint
     directory: Path,  # in which it was the newest one
 ) -> Checkpoint | None:
-    """The checkpoint, or None where it was replaced meanwhile.
+    """The checkpoint, or None if it was replaced in the meantime.
 
-    Raises ValueError where it is damaged or of another program.
+    Raises ValueError if it is damaged or of another program.
     """
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
@@ -236,7 +236,7 @@ def are_current(
 def newest_checkpoint(
     directory: str | Path,
 ) -> Path | None:
-    "The newest checkpoint of a run, or the directory itself where it is a checkpoint, or None."
+    "The newest checkpoint of a run, or the directory itself if it is a checkpoint, or None."
     directory = resolve_path(directory)
     replacing = sorted(directory.glob("replacing-*")) if directory.is_dir() else []
     steps = [path for _, path in sorted(saved_steps(directory).items(), reverse=True)]

@@ -83,7 +83,7 @@ class DistributedRun(SingleProcess):
         return tensor.tensor_split(self.size)[self.rank]
 
     def step_seed(self, step: int) -> int | None:
-        "Where a step's random numbers start: another seed in each process, the same in each run."
+        "The seed of a step: different in each process, the same in each run."
         return Random(f"{self.seed} {self.rank} {step}").getrandbits(63)
 
     def backward(
@@ -154,7 +154,7 @@ class DistributedRun(SingleProcess):
 
     @contextmanager
     def report_lost_processes(self) -> Iterator[None]:
-        "Around calls that communicate: raises ConnectionError where another process is lost."
+        "Around calls that communicate: raises ConnectionError if another process is lost."
         try:
             yield
         except RuntimeError as error:
@@ -162,7 +162,7 @@ class DistributedRun(SingleProcess):
                 raise
             rest = "nothing is saved yet: start all of them again"
             if self.directory is not None and newest_checkpoint(Path(self.directory)) is not None:
-                rest = f"the last checkpoint is in {self.directory}: go on with --resume"
+                rest = f"the last checkpoint is in {self.directory}: continue with --resume"
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise ConnectionError(
                 f"lost contact with another process of this run ({said}); {rest}"
@@ -174,7 +174,7 @@ OWN_ERRORS = (torch.OutOfMemoryError, NotImplementedError, RecursionError)
 
 
 def check_meeting_place() -> None:
-    "Raises ValueError where the environment does not say where the processes meet."
+    "Raises ValueError if the environment does not say where the processes meet."
     if not os.environ.get("MASTER_ADDR"):
         raise ValueError(
             "MASTER_ADDR in the environment must say where the processes meet, got nothing:"

@@ -35,7 +35,7 @@ MODELS["Encoder"] = (Encoder, TransformerConfig)
 
 def describe_model(
     model: nn.Module,  # of a class in `MODELS`
-    kind: type | None = None,  # that class, where sharding has given the model another
+    kind: type | None = None,  # that class, if sharding has changed the class of the model
 ) -> dict:
     "Returns the class and configuration of a model, in plain values: the content of config.json."
     name = (kind or type(model)).__name__
@@ -63,7 +63,7 @@ def axis_order(tensor: Tensor) -> list[int]:
 
 
 def in_order(tensor: Tensor, order: list[int]) -> Tensor:
-    "Returns the same tensor with its axes in that order in memory: kernels round by it."
+    "Returns the same tensor with its axes in that order in memory, which affects rounding in kernels."
     back = sorted(range(len(order)), key=order.__getitem__)
     return tensor.permute(order).contiguous().permute(back)
 
@@ -85,7 +85,7 @@ def describe_config(
     config: TransformerConfig,
     usual: type,  # the class that is not named
 ) -> dict:
-    "Returns the fields of a configuration, and its class where it is not the usual one."
+    "Returns the fields of a configuration, and its class if it is not the usual one."
     named = {} if type(config) is usual else {"config_class": type(config).__name__}
     return {**asdict(config), **named}
 
@@ -174,10 +174,10 @@ def fill_buffers(
     model: nn.Module,  # changed in place
     described: dict,
 ) -> None:
-    "Compute the buffers that are not saved, such as tables, where a model was built without memory."
+    "Compute the buffers that are not saved, such as tables, if a model was built without memory."
     empty = [name for name, buffer in model.named_buffers(remove_duplicate=False) if buffer.is_meta]
     if empty:
-        with torch.random.fork_rng(devices=[]):  # its weights are random, and of no use
+        with torch.random.fork_rng(devices=[]):  # its random weights are not used
             buffers = dict(build_described(described, "cpu").named_buffers(remove_duplicate=False))
         for name in empty:
             owner, _, key = name.rpartition(".")

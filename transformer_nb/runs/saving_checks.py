@@ -243,7 +243,7 @@ def same_outputs(
     model: nn.Module,
     fresh: nn.Module,  # with the same weights
 ) -> bool:
-    "Whether two models compute the same for a short input; not, where that cannot be computed."
+    "Whether two models compute the same for a short input; False if that fails."
     weight = next(model.parameters())
     ids = torch.zeros(2, min(3, model.config.block_size), dtype=torch.long, device=weight.device)
     inputs = (ids, ids) if isinstance(model, EncoderDecoder) else (ids,)

@@ -27,7 +27,7 @@ from .machine import CompiledModel, this_process, warn_about_bfloat16
 from .optimizers import LearningRates, check_replaced, check_unused
 from .process import random_state_of
 from .sources import BatchesEnded, batch_source
-from .state import History, check_weights, load_optimizer_state
+from .state import History, check_saved_weights, load_optimizer_state
 from .state import optimizer_state, weights_digest
 
 # %% ../../nbs/workshop/trainer.ipynb #970f7358
@@ -86,7 +86,7 @@ class Trainer:
     ) -> TrainingBatch:
         """The whole batch of a step.
 
-        Raises ValueError where it cannot be cut, or where processes see different batches.
+        Raises ValueError if it cannot be cut, or if processes see different batches.
         """
         batch = self.batches.next_batch()
         check_split(batch, number + 1, self.process.size * self.config.grad_accumulation_steps)
@@ -101,11 +101,11 @@ class Trainer:
     def step(
         self,
         number: int,  # of the step, counted from 0
-        measure: bool = False,  # whether to measure the gradient's norm where it is not limited
+        measure: bool = False,  # whether to measure the gradient's norm if it is not limited
     ) -> Float[Tensor, ""]:
         """One training step; the loss of its batch, on its device.
 
-        Raises FloatingPointError where it is seen not to be finite.
+        Raises FloatingPointError if it is found not to be finite.
         """
         batch = self.next_batch(number)
         self.rates.before_step(number)
@@ -177,7 +177,7 @@ class Trainer:
     ) -> None:
         """Measure the norm of the gradient and limit it to `grad_clip`.
 
-        Raises FloatingPointError where it is not finite, on a CPU.
+        Raises FloatingPointError if it is not finite, on a CPU.
         """
         limit = self.config.grad_clip or math.inf
         try:
@@ -238,7 +238,7 @@ class Trainer:
         error: BatchesEnded,
         number: int,  # steps taken
     ) -> None:
-        "Warns that a run ends early. Raises the error where there was no step at all."
+        "Warns that a run ends early. Raises the error if there was no step at all."
         if not number:
             raise error
         warnings.warn(
@@ -251,7 +251,7 @@ class Trainer:
         self,
         first: int,  # step to look at, counted from 0
     ) -> None:
-        "Raises FloatingPointError where a loss is not finite, or their mean has exploded."
+        "Raises FloatingPointError if a loss is not finite, or their mean has exploded."
         recent = self.history.loss[first:]
         if not recent:
             return
@@ -303,7 +303,7 @@ class Trainer:
         self,
         state: dict | Checkpoint,  # that `state_dict` returned, or the checkpoint that holds it
     ) -> None:
-        """Continue a run where that state was taken; the model has its weights from then.
+        """Continue a run from the point where that state was saved; the model must have its weights from then.
 
         Raises ValueError for anything else, and for the state of a run with other data, another
         model, other weights or another optimizer.
@@ -345,5 +345,5 @@ class Trainer:
             raise ValueError(
                 f"this is not a training state, or one of an earlier version ({error}): start a new run"
             ) from None
-        check_weights(state, self.model, self.process)
+        check_saved_weights(state, self.model, self.process)
         self.rates.replay(self.history)
