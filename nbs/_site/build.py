@@ -68,8 +68,7 @@ class Page:
 
     def markdown(self, folder: Path) -> str:
         "Return the page, and write its pictures into a folder of sources."
-        description = json.dumps(self.tagline.replace("`", ""))
-        blocks = [f"---\nmyst:\n  html_meta:\n    description: {description}\n---"]
+        blocks = []
         guessing = False  # between a question and its answer, what would give the answer away is folded
         for number, cell in enumerate(self.cells):
             if cell["cell_type"] == "markdown":
@@ -179,7 +178,7 @@ def write_sources(folder: Path) -> None:
         '<a href="cheatsheet_print.html">The same on one sheet, to print</a>\n\n' + linked(sheet._repr_markdown_())
     )
     texts["404"] = (
-        "---\norphan: true\n---\n# This page does not exist\n> The address may be misspelled, or the page has moved.\n\n"
+        "# This page does not exist\n> The address may be misspelled, or the page has moved.\n\n"
         "Start at the [index](index.md), or use the search."
     )
     walk, beyond = ([entries[n] for n in entries if re.fullmatch(form, n)] for form in (r"\d\d_\w+", r"beyond/\w+"))
@@ -191,7 +190,9 @@ def write_sources(folder: Path) -> None:
     ]
     texts["index"] += "\n" + "\n\n".join(menu) + "\n"
     for name, text in texts.items():
-        write(folder / f"{name}.md", text)
+        about = re.search(r"^# .*\n+(?:> )?(.+)", text, re.MULTILINE)[1].replace("`", "")  # the line below the title
+        meta = f"orphan: {json.dumps(name == '404')}\nmyst:\n  html_meta:\n    description: {json.dumps(about, ensure_ascii=False)}"
+        write(folder / f"{name}.md", f"---\n{meta}\n---\n{text}")
     for path in folder.rglob("*.md"):  # of pages that are gone
         if path.relative_to(folder).with_suffix("").as_posix() not in texts:
             path.unlink()
