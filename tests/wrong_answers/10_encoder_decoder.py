@@ -4,7 +4,7 @@ FLOOR = "def smoothing_floor(vocab_size, epsilon):\n    other = epsilon / vocab_
 
 WRONG = {
     "smoothing_floor": [
-        (FLOOR + "-answer * math.log(answer)", "the other tokens have a probability in the goal, too"),
+        (FLOOR + "-answer * math.log(answer)", "the other tokens have a probability in q, too"),
         (FLOOR + "-answer * math.log(answer) - other * math.log(other)", "how many are there"),
         (FLOOR + "-answer * math.log2(answer) - (vocab_size - 1) * other * math.log2(other)", "that is in bits"),
         (

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# %% ../../nbs/beyond/10_encoder_decoder.ipynb #87669ad2
+# %% ../../nbs/beyond/10_encoder_decoder.ipynb #969e0119
 def label_smoothed_cross_entropy(
     logits: Float[Tensor, "*batch vocab"],  # scores of all tokens, before softmax
-    target: Int[Tensor, "*batch"],  # the answer at each position
-    epsilon: float = 0.1,  # the probability that is divided equally among all tokens, the answer included
+    target: Int[Tensor, "*batch"],  # the correct token at each position
+    epsilon: float = 0.1,  # the probability that is divided equally among all tokens, the correct one included
     padding: int | None = None,  # the token whose positions do not count
 ) -> Float[Tensor, ""]:
-    """Returns the mean cross-entropy with a goal of 1 - epsilon on the answer plus epsilon / V on each of V tokens.
+    """Returns the mean cross-entropy with 1 - epsilon on the correct token plus epsilon / V on each of V tokens.
 
     Szegedy et al., 2016; Vaswani et al., section 5.4. Raises ValueError unless 0 <= epsilon < 1.
 
