@@ -98,7 +98,8 @@ class Page:
         "Return the blocks of a code cell: its source without nbdev's directives, and what it printed."
         lines = cell["source"].splitlines()
         source = "\n".join(line for line in lines if not line.startswith("#|")).strip("\n")
-        shown = "\n\n".join(filter(None, (self.output(output, folder) for output in cell["outputs"])))
+        outputs = [] if "stub" in cell["metadata"].get("tags", ()) else cell["outputs"]  # an exercise says: not yet
+        shown = "\n\n".join(filter(None, (self.output(output, folder) for output in outputs)))
         if shown:
             shown = f'<div class="output">\n\n{shown}\n\n</div>'
         if guessing and shown:
@@ -171,7 +172,7 @@ def write_sources(folder: Path) -> None:
     texts = {page.name: page.markdown(folder) for page in pages}
     entries = {page.name: f"{page.menu} </{page.name}>" for page in pages}
     groups = group_pages([page for page in pages if page.name.startswith("workshop/")])
-    texts |= groups | reference.pages()
+    texts |= groups | reference.pages({page.module: f"[{page.title}](/{page.name}.md)" for page in pages})
     sheet = CheatSheet(NBS)
     texts["cheatsheet"] = (
         "# Cheat sheet\n> The summaries of all pages of the walk.\n\n"

@@ -21,9 +21,9 @@ def read(module: str) -> tuple[ast.Module, list[str]]:
     return ast.parse(text), text.split("\n")
 
 
-def listed(module: str, after: str = "") -> list[str]:
+def listed(module: str) -> list[str]:
     "Return the names that a docstring lists, one an indented line."
-    text = ast.get_docstring(read(module)[0], clean=False).partition(after)[2] if after else ast.get_docstring(read(module)[0], clean=False)
+    text = ast.get_docstring(read(module)[0], clean=False)
     return re.findall(r"^    (\w+)  ", text.partition("Axes in")[0], re.MULTILINE)
 
 
@@ -122,24 +122,29 @@ def entries(module: str, level: int) -> list[str]:
     return [entry(module, node, read(module)[1], level) for node in names(module).values()]
 
 
-def pages() -> dict[str, str]:
-    "Return the pages of the reference: one for each chapter, and one for each sub-package with all its modules."
+def about(module: str, notebooks: dict[str, str]) -> str:
+    "Return the docstring of a module and a link to the page that explains it."
+    page = f"\n\nExplained on the page {notebooks[module]}; the names of axes are in the [list](/reference/index.md)." if module in notebooks else ""
+    return prose(ast.get_docstring(read(module)[0])) + page
+
+
+def pages(notebooks: dict[str, str]) -> dict[str, str]:
+    """Return the pages of the reference: one for each chapter, and one for each sub-package with all its modules.
+
+    `notebooks` has a link to the page of each module."""
     texts = {}
     for module in WALK:
-        about = prose(ast.get_docstring(read(module)[0]))
-        texts[f"reference/{module}"] = "\n\n".join([f"# {module}", about, *entries(module, 2)]) + "\n"
+        texts[f"reference/{module}"] = "\n\n".join([f"# {module}", about(module, notebooks), *entries(module, 2)]) + "\n"
     for package in subpackages():
-        blocks = [f"# {package}", prose(ast.get_docstring(read(package)[0]))]
-        for module in modules(package):
-            about = prose(ast.get_docstring(read(f"{package}.{module}")[0]))
-            blocks += [f"({label(f'{package}.{module}')})=\n## {package}.{module}", about, *entries(f"{package}.{module}", 3)]
+        blocks = [f"# {package}", about(package, notebooks)]
+        for module in (f"{package}.{name}" for name in modules(package)):
+            blocks += [f"({label(module)})=\n## {module}", about(module, notebooks), *entries(module, 3)]
         texts[f"reference/{package}"] = "\n\n".join(blocks) + "\n"
     menu = "\n".join(f"{name} </{path}>" for path in texts for name in [path.removeprefix("reference/")])
     rows = "\n".join(f"| [{path.partition('/')[2]}](/{path}.md) | {first_sentence(path.partition('/')[2])} |" for path in texts)
-    about = prose(ast.get_docstring(read("")[0]))
     texts["reference/index"] = (
         f"# Reference\n> Every public name of the package, with the shapes of its arguments.\n\n| module | what it has |\n|---|---|\n{rows}\n\n"
-        f"## transformer_nb\n\n{about}\n\n```{{toctree}}\n:hidden:\n\n{menu}\n```\n"
+        f"## transformer_nb\n\n{about('', {})}\n\n```{{toctree}}\n:hidden:\n\n{menu}\n```\n"
     )
     return texts
 
