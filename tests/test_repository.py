@@ -29,6 +29,7 @@ NBS = ROOT / "nbs"
 NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 PAGES = sorted((p for p in NOTEBOOKS if p.stem[0].isdigit()), key=lambda p: p.stem)
 CHAPTERS_OF_THE_WALK = [path for path in PAGES if path.parent == NBS]
+WORKSHOP = [path for path in NOTEBOOKS if path.parent.name == "workshop"]
 LIBRARY = ROOT / "transformer_nb"
 MODULES = sorted(p for p in LIBRARY.rglob("*.py") if p.stem != "_modidx")
 SIDE_BY_SIDE = dict(argvalues=NOTEBOOKS, ids=lambda p: p.stem)
@@ -111,7 +112,7 @@ def test_a_page_keeps_the_form_of_the_series(path):
     setup = next(cell for cell in code if not cell.startswith("#| "))
     assert f"transformer_map({lit})" in setup, "its box is lit before anything else"
     headings = [cell for cell in prose if cell.startswith("## ")]
-    assert {"## What we hold", "## Summary"} & set(headings) and headings[-1] == "## Exercises"
+    assert "## Summary" in headings and headings[-1] == "## Exercises"
     assert all("\n" not in heading for heading in headings), "a heading has its cell for itself"
     assert any("image/png" in o.get("data", {}) for o in outputs(path)), "a figure shows what numbers cannot"
 
@@ -137,10 +138,7 @@ def test_no_cell_is_switched_off_or_too_long(path):
         assert cell["source"].startswith("#| export") or len(cell["source"].splitlines()) <= most, cell["source"][:80]
 
 
-IN_FORM = [path for path in PAGES if "## Going further" in cells(path, "markdown")]
-
-
-@pytest.mark.parametrize("path", IN_FORM, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 def test_a_page_has_a_first_reading_and_folded_sections(path):
     faults = form.faults(path)
     assert not faults, "\n".join(faults)
@@ -234,6 +232,15 @@ def test_the_index_says_how_long_a_page_takes_to_read(path):
     said, takes = minutes_said(path), [reading.first_reading(path), reading.whole(path)]
     assert len(said) == 2, "two columns: the minutes of a first reading, and of everything"
     assert all(abs(a - b) < 3 for a, b in zip(said, takes)), f"about {' and '.join(f'{t:.0f}' for t in takes)} minutes, not {said}"
+
+
+@pytest.mark.parametrize("path", WORKSHOP, ids=lambda p: p.stem)
+def test_a_page_of_the_workshop_is_short_and_the_index_says_what_it_does(path):
+    assert reading.first_reading(path) < 12.5, "more than 12 minutes: fold what is not needed first"
+    title, line = cells(path, "markdown")[0].splitlines()[:2]
+    module = f" `{module_of(path)}` " if module_of(path) else " "
+    row = f"| [{title.removeprefix('# ')}](workshop/{path.name}) |{module}| {line.removeprefix('> ')} |"
+    assert row in "\n".join(cells(NBS / "index.ipynb", "markdown")).splitlines(), f"nbs/index.ipynb has no such row: {row}"
 
 
 def test_the_readme_has_the_rows_of_the_index():
