@@ -166,7 +166,7 @@ class Elements(HTMLParser):
 
 def test_hostile_tokens_do_not_become_markup(tmp_path):
     page = Elements(view("text").save(tmp_path / "view.html").read_text(encoding="utf-8"))
-    assert page.found == ["html", "head", "meta", "meta", "meta", "link", "title", "style", "body", "noscript", "script", "script"]
+    assert page.found == ["html", "head", "meta", "meta", "meta", "link", "title", "style", "body", "main", "h1", "noscript", "script", "script"]
     assert json.loads(page.scripts[0])["sequences"][0]["tokens"] == HOSTILE
 
 

@@ -613,7 +613,7 @@ class View {
       h("div", { class: "controls" }, this.box("by-weight", "largest weight first", state.byWeight, set("byWeight")),
         this.box("numbers", "vectors as numbers", state.numbers, set("numbers")),
         a.S > LISTED ? this.box("all-keys", `all ${a.S} keys`, state.all, set("all")) : ""),
-      h("div", { class: "scroll" }, h("table", {},
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "keys of this query" }, h("table", {},
         h("caption", {}, `q = `, vector(a.vector("q", state.head, i)), shown.length < a.S ? ` the ${shown.length} keys with the largest weights, together ${fixed(shown.reduce((s, j) => s + w[j], 0))}` : ""),
         h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows),
         h("tfoot", {}, h("tr", {}, h("th", { scope: "row", colspan: 3 }, "output = sum of weight × v"), h("td", { class: "number" }, fixed(w.reduce((x, y) => x + y, 0))), h("td"), h("td", {}, vector(a.output(state.head, i))))))));
@@ -640,7 +640,7 @@ class View {
     });
     const places = Array.from({ length: n }, (_, c) => h("th", { scope: "col" }, `${c + 1}.`));
     return h("section", { class: "lens", "aria-label": "Logits after every layer" }, h("h3", {}, `After every layer: what ${ahead ? "comes after" : "is at"} ${this.named(output, i)}?`),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "stream after"), ...places, ...(target ? [h("th", { scope: "col" }, `p(${short(target)}), the ${ahead ? "next " : ""}token`)] : []))), h("tbody", {}, ...rows))));
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "tokens after every layer" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "stream after"), ...places, ...(target ? [h("th", { scope: "col" }, `p(${short(target)}), the ${ahead ? "next " : ""}token`)] : []))), h("tbody", {}, ...rows))));
   }
 
   row(values, position) {
