@@ -734,7 +734,7 @@ def own_tests(module: str) -> str:
 
 def other_tests(module: str) -> list[str]:
     "All other tests of the package, those that name the module first."
-    about_form = ("test_names", "test_repository", "test_exercises", "test_outputs", "test_explorer_browser")
+    about_form = ("test_names", "test_repository", "test_exercises", "test_outputs", "test_explorer_browser", "test_site")
     others = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if path.stem not in (*about_form, own_tests(module))]
     return [path.stem for path in sorted(others, key=lambda path: f"transformer_nb.{module} " not in path.read_text(encoding="utf-8"))]
 

@@ -124,7 +124,7 @@ class Page:
             alt = output["metadata"].get("image/png", {}).get("alt") or data["text/plain"]
             return self.picture(b64decode(data["image/png"]), "png", alt, folder)
         if "text/markdown" in data:
-            return linked(data["text/markdown"])
+            return re.sub(r"(?m)^#+ (.*)$", r"**\1**", linked(data["text/markdown"]))  # no heading of this page
         return fence(data["text/plain"], "text") if data.get("text/plain") else ""
 
     def drawing(self, data: dict, folder: Path) -> str:
