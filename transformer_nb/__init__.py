@@ -1,17 +1,17 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017), layer by layer.
 
-What it does (`help(transformer_nb.train)`, and so for each name, says more and shows an example):
+What it does (`help(transformer_nb.train)` says more and shows an example, as for every name):
 
     LanguageModel(TransformerConfig(...))         a model: token ids (B, T) -> logits (B, T, vocab)
     CharTokenizer.from_text(text)                 text <-> token ids; or `BPETokenizer`
     train(model, ids, TrainingConfig(...))        trains any module that maps ids to logits
-    evaluate(model, ids)                          the mean loss, in nats; `text_loss` gives bits per byte of a text
+    evaluate(model, ids)                          the mean loss, in nats; `text_loss` gives bits per byte
     generate(model, ids, max_new_tokens)          continues prompts; `stream` yields each token at once
-    save_checkpoint(directory, model, tokenizer)  all or nothing; `load_checkpoint` reads it again
-    from_huggingface(model)                       a published model; `to_huggingface` goes back
+    save_checkpoint(directory, model, tokenizer)  completely or not at all; `load_checkpoint` reads it
+    from_huggingface(model)                       a published model; `to_huggingface` writes one
     from_torch(module)                            PyTorch's attention, layers or Transformer
     diagnose(obj, kind)                           what is wrong with an attention, a layer, a model
-    explore(model, tokenizer, text)               all that a model computes for a text, to look at
+    explore(model, tokenizer, text)               everything that a model computes for an input
     activations(model, *patterns)                 records or replaces values inside a model
 
 Every module is exported from a notebook in `nbs`. The walk is one module per chapter;
@@ -27,24 +27,24 @@ each imports from earlier ones:
     generation             sampling, and `generate`
     training               data, learning rate, evaluation, and `train`
 
-Sub-packages hold what a reader of the walk does not need; the docstring of each lists its modules:
+Sub-packages contain what a reader of the walk does not need; the docstring of each lists its modules:
 
     cli         the commands of `transformer-nb`
     config      the configurations of a model and its training, and the table of parts
     data        text files, tokenizer files, token files
-    inference   key-value cache; what stands around a call of `generate`
-    cpu         one new token in few calls, for models made of these layers alone
+    inference   key-value cache; streaming, conversation and the arguments of `generate`
+    cpu         one new token in few calls, for models made only of these layers
     runs        the training loop, batches, checkpoints, metrics, several processes
-    seq2seq     pairs of texts, label smoothing, greedy decoding and beam search
+    seq2seq     pairs of strings, label smoothing, greedy decoding and beam search
     modern      norms, gates, attention and an optimizer that came after the paper
     interpret   reading, replacing and comparing what a model computes inside
-    diagnosis   what is wrong with somebody's attention, layer, model, norm or loss
-    convert     published models and PyTorch's own, in these classes, and back
+    diagnosis   what is wrong with an attention, a layer, a model, a norm or a loss
+    convert     published models and PyTorch's own, converted to these classes and back
     notebook    figures, questions and exercises of the pages; the explorer of a trained model
 
 Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
 
-    batch          B, sequences side by side
+    batch          B, sequences in a batch
     seq            T, positions in a sequence
     kv             S, positions that can be attended to: the keys and values of attention
     source         S, positions in the source of an encoder-decoder
@@ -54,9 +54,9 @@ Axes in the shapes of signatures, as in `Float[Tensor, "batch seq d_model"]`:
     d_k, d_v       features of a query or key, and of a value, in one head
     d_ff           features inside a feed-forward network
     vocab          V, tokens in the vocabulary
-    window, block  windows cut from a text, and positions in a window
+    window, block  windows cut from token ids, and positions in a window
     pair           pairs of features that are rotated by one angle
-    train, validation  the two parts of a text
+    train, validation  the two parts of the data
     row, column    of a matrix to look at
     feature        whatever follows batch and position
     output         features that leave a linear layer

@@ -21,7 +21,7 @@ class Output:
 
     def __init__(
         self,
-        stream: object,  # of text; None, which Python uses if there is no output: nothing is written
+        stream: object,  # of text; None, which Python uses without a console: nothing is written
     ):
         self.stream, self.is_closed = stream, stream is None
 

@@ -67,7 +67,7 @@ def split_where_tokens_end(
     pieces: Iterable[str],  # the text, cut anywhere
     size: int = 2**15,  # the least characters that are looked at
 ) -> Iterator[str]:
-    "The same text, cut where the tokens of both sides are those of the whole; not cut if there is no such position."
+    "The same text, cut where the tokens of both sides are those of the whole; uncut if no position is safe."
     held, length, enough = [], 0, size
     for piece in pieces:
         held.append(piece)
