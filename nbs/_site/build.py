@@ -165,8 +165,8 @@ def toctree(names: list[str], caption: str = "") -> str:
     return "```{toctree}\n" + options + "\n" + "\n".join(names) + "\n```"
 
 
-def write_sources(folder: Path) -> None:
-    "Write the pages of the site as Markdown: those of the notebooks, of their groups, of the reference, and a few others."
+def write_sources(folder: Path) -> set[str]:
+    "Write the pages of the site as Markdown: the notebooks, their groups, the reference, and a few others. Return their names."
     paths = [path for path in NBS.rglob("*.ipynb") if not {".ipynb_checkpoints", "_site"} & {*path.parts}]
     pages = sorted(map(Page, paths), key=lambda page: page.name)
     texts = {page.name: page.markdown(folder) for page in pages}
@@ -194,9 +194,7 @@ def write_sources(folder: Path) -> None:
         about = re.search(r"^# .*\n+(?:> )?(.+)", text, re.MULTILINE)[1].replace("`", "")  # the line below the title
         meta = f"orphan: {json.dumps(name == '404')}\nmyst:\n  html_meta:\n    description: {json.dumps(about, ensure_ascii=False)}"
         write(folder / f"{name}.md", f"---\n{meta}\n---\n{text}")
-    for path in folder.rglob("*.md"):  # of pages that are gone
-        if path.relative_to(folder).with_suffix("").as_posix() not in texts:
-            path.unlink()
+    return {*texts}
 
 
 def group_pages(pages: list[Page]) -> dict[str, str]:
@@ -232,11 +230,17 @@ def without_outputs(notebook: Path) -> str:
 def main(out: Path) -> int:
     "Write the sources, run Sphinx on them, and add what Sphinx does not write."
     source, html = out / "source", out / "html"
-    write_sources(source)
+    names = write_sources(source)
+    gone = [path for path in source.rglob("*.md") if path.relative_to(source).with_suffix("").as_posix() not in names]
+    if gone:  # nothing of an old page stays
+        for folder in (source, html, out / "doctrees"):
+            shutil.rmtree(folder, ignore_errors=True)
+        write_sources(source)
     views.make(out / "views")
     status = sphinx(["-q", "-W", "--keep-going", "-j", "2", "-c", str(HERE), "-d", str(out / "doctrees"), str(source), str(html)])
     shutil.copytree(out / "views", html / "views", dirs_exist_ok=True)
-    CheatSheet(NBS).save(html / "cheatsheet_print.html")
+    icon = '<link rel="icon" href="_static/favicon.svg">\n<title>'
+    write(html / "cheatsheet_print.html", CheatSheet(NBS).to_html().replace("<title>", icon, 1))
     for page in source.rglob("*.md"):
         notebook = NBS / page.relative_to(source).with_suffix(".ipynb")
         if notebook.exists():

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from configparser import ConfigParser
+from hashlib import sha256
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,6 @@ from pygments.formatters import HtmlFormatter
 from pygments.token import Token
 from sphinx.highlighting import PygmentsBridge
 from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx.util.osutil import relative_uri
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -132,6 +132,10 @@ class LinkNames(SphinxPostTransform):
 TARGETS = reference.targets()
 
 
+def hash_of_code() -> str:
+    return sha256(Path(__file__).read_bytes()).hexdigest()
+
+
 def page_context(app, pagename, templatename, context, doctree) -> None:
     """Shorten the menu: of a group of pages, only the one that holds this page is unfolded.
 
@@ -176,7 +180,8 @@ def finish(app, exception) -> None:
     subset.save_font(loaded, Path(app.outdir) / "_static" / "math.woff", options)
 
 
-def setup(app) -> None:
+def setup(app) -> dict:
+    app.add_config_value("site_code", hash_of_code(), "env")  # all pages are made again when this file changes
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.add_post_transform(FoldSections)
     app.add_post_transform(LinkNames)
