@@ -6,6 +6,7 @@
 __all__ = ['NOT_COMPARABLE', 'named_outputs', 'rename_outputs', 'parity']
 
 # %% ../../nbs/beyond/11_pretrained.ipynb #b3b1fa80
+# Imports of the module transformer_nb.convert.comparison
 from collections.abc import Callable
 
 from torch import Tensor, nn
