@@ -182,6 +182,12 @@ class Server(SimpleHTTPRequestHandler):
     def log_message(self, *words) -> None:
         pass
 
+    def do_GET(self) -> None:
+        if self.path != "/favicon.ico":  # which browsers ask for where a page names no icon
+            return super().do_GET()
+        self.send_response(204)
+        self.end_headers()
+
     def send_error(self, code, *words) -> None:
         text = pages()["404.html"].encode()
         self.send_response(code)
