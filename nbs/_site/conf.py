@@ -144,6 +144,7 @@ def page_context(app, pagename, templatename, context, doctree) -> None:
     context["furo_navigation_tree"] = get_navigation_tree(menu)
     context["body"] = context.get("body", "").replace('<th class="head"><p></p></th>', "<td></td>")  # a corner heads nothing
     if pagename == "404":
+        context["body"] = re.sub('<a class="headerlink".*?</a>', "", context["body"])
         context["metatags"] = f'<base href="/{BASE + "/" if BASE else ""}">' + context.get("metatags", "")
 
 
