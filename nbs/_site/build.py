@@ -109,7 +109,8 @@ class Page:
         block = fence(source, "python")
         if cell["metadata"].get("jupyter", {}).get("source_hidden"):
             first = source.splitlines()[0]
-            return [fold(first.lstrip("# ") if first.startswith("#") else "Code", block, "source"), shown]
+            unnamed = "Imports" if first.startswith(("import ", "from ")) else "Code"
+            return [fold(first.lstrip("# ") if first.startswith("#") else unnamed, block, "source"), shown]
         exported = lines[0].startswith("#| export")
         return [f'<div class="exported">\n\n{block}\n\n</div>' if exported else block, shown]
 
