@@ -118,10 +118,10 @@ def finite_mask(q, k, v, mask=None):
 @pytest.mark.parametrize("obj, kind, check, says", [
     (unscaled, "attention", "scale", "not divided at all"),
     (finite_mask, "attention", "extremes", "minus infinity"),
-    (softmax_twice, "attention", "scale", "not the products"),
+    (softmax_twice, "attention", "scale", "not proportional"),
     (lambda q, k, v, mask=None: hide(scores(q, k), mask).softmax(-2).nan_to_num() @ v, "attention", "rows", "wrong axis"),
     (lambda q, k, v, mask=None: hide(scores(q, k), None if mask is None else ~mask).softmax(-1) @ v, "attention", "mask", "forbidden"),
-    (NoMask(), "self_attention", "causality", "the whole future is seen"),
+    (NoMask(), "self_attention", "causality", "all later inputs"),
     (MergedByReshape(), "self_attention", "heads", "transpose"),
     (WithoutOutput(), "self_attention", "mixing", "W_o"),
     (BatchNorm(), "layer", "batch", "batch norm"),
@@ -591,7 +591,7 @@ MORE_MISTAKES = [
     (LosesTheInput, "layer", "missing"), (AddsTwice, "layer", "added twice"), (InPlace, "layer", "in place"),
     (DropoutByHand, "layer", "divide by 1 - p"), (DropoutOfScores, "self_attention", "after the softmax"),
     (OneHeadForAll, "self_attention", "never used"), (TwoZeros, "layer", "only one of the two"),
-    (LeaksBehindAClosedGate, "layer", "comes later"), (PositionsClamped, "language_model", "share one"),
+    (LeaksBehindAClosedGate, "layer", "a later one"), (PositionsClamped, "language_model", "share a row"),
     (Squeezed, "language_model", "squeeze"), (TableOfTheFirstCall, "language_model", "first call"),
     (FrozenTokens, "language_model", "frozen"), (divided_by_the_number_of_keys, "attention", "number of keys"),
     (last_keys_left_out, "attention", "left out"), (queries_scaled_in_place, "attention", "in place"),
@@ -708,10 +708,10 @@ def trained_norm():
 
 
 UNUSUAL = [  # with the remark, if there is one
-    (SilentHead, "language_model", "silent at initialization"), (ReZero, "layer", "silent at initialization"), (Switch, "layer", ""),
+    (SilentHead, "language_model", "at initialization, but not after"), (ReZero, "layer", "at initialization, but not after"), (Switch, "layer", ""),
     (LastOnly, "language_model", ""), (ClassesFirst, "language_model", ""), (Noisy, "layer", ""),
-    (with_a_null_key, "attention", "attend to nothing"), (by_distance, "attention", "bias by distance"), (capped, "attention", "capped at 5"),
-    (windowed, "attention", "on its own"), (fewer_queries_alone, "attention", "on its own"), (large_negative_number, "attention", "minus infinity"),
+    (with_a_null_key, "attention", "an extra key"), (by_distance, "attention", "bias by distance"), (capped, "attention", "capped at 5"),
+    (windowed, "attention", "of its own"), (fewer_queries_alone, "attention", "of its own"), (large_negative_number, "attention", "minus infinity"),
     (causal_from_the_first, "attention", "the last"), (with_z_loss, "loss", "does not depend on the targets"),
     (smoothed, "objective", "label smoothing of 0.1"), (trained_norm, "layer_norm", ""), (functools.partial(nn.RMSNorm, 16), "layer_norm", "RMS norm"),
     (lambda: LearnedPositionalEncoding(32, 16), "positions", ""),
@@ -772,11 +772,11 @@ def decoding_functions(model):
     right = [with_cache, lambda model, ids: with_cache(ids), step, greedy, lambda ids: with_cache(ids)[:, -1]]
     return right, {
         "not used": lambda ids: torch.cat([model(ids[:, t : t + 1]) for t in range(ids.shape[1])], dim=1),
-        "stops": lambda ids: with_cache(ids, kept),
-        "position before": lambda ids: with_cache(ids).roll(1, 1),
+        "fails": lambda ids: with_cache(ids, kept),
+        "previous position": lambda ids: with_cache(ids).roll(1, 1),
         "last token is left out": lambda ids: with_cache(ids)[:, -2],
-        "already the first step": lambda ids: with_cache(torch.zeros_like(ids)),
-        "not the likeliest": lambda ids, n: torch.cat((ids, ids[:, -1:].expand(-1, n)), dim=1),
+        "the first step is wrong": lambda ids: with_cache(torch.zeros_like(ids)),
+        "not the most likely": lambda ids, n: torch.cat((ids, ids[:, -1:].expand(-1, n)), dim=1),
     }
 
 
@@ -801,7 +801,7 @@ def loss_of_logits(logits, targets):
     (lambda model, ids, targets: loss_of_logits(model(ids), targets), ""),
     (lambda logits, targets: F.cross_entropy(logits.mT, targets, ignore_index=0), ""),
     (lambda logits, targets: loss_of_logits(logits[:, :-1], targets[:, 1:]), "shift once"),
-    (lambda logits, targets: loss_of_logits(logits.softmax(-1), targets), "taken twice"),
+    (lambda logits, targets: loss_of_logits(logits.softmax(-1), targets), "applied twice"),
     (lambda logits, targets: loss_of_logits(logits, targets.clamp(min=0)), "padding"),
     (lambda model, ids: loss_of_logits(model(ids), ids), "not shifted"),
     (lambda model, ids, targets: loss_of_logits(model(ids)[:, :-1], targets[:, 1:]), "cross-entropy"),
@@ -817,8 +817,8 @@ def test_padding_changes_nothing():
     diagnose_padding = functools.partial(diagnose, attention, "self_attention", False)
     assert diagnose_padding(lengths=lambda x, n: attention(x, mask=padding_mask(n, x.shape[1])))
     assert diagnose_padding(lengths=lambda model, x, mask: model(x, mask=mask[:, None]))
-    assert "what stands in the padding" in repr(diagnose_padding(lengths=lambda x, n: attention(x)))
-    assert "stops" in repr(diagnose_padding(lengths=lambda x, n: attention(x, mask=n)))
+    assert "overwriting the padding" in repr(diagnose_padding(lengths=lambda x, n: attention(x)))
+    assert "fails" in repr(diagnose_padding(lengths=lambda x, n: attention(x, mask=n)))
     model = LanguageModel(small_config())  # whose positions count the padding on the left
     assert diagnose(model, "language_model", lengths=lambda ids, n: model(ids))
     assert "on the left" in repr(diagnose(model, "language_model", lengths=lambda ids, mask: model(ids)))
@@ -911,5 +911,5 @@ def test_what_cannot_be_called_is_a_finding(kind):
 def test_bad_arguments_are_named(shapes_unchecked):
     with pytest.raises(ValueError, match="kind must be one of attention, .*got 'attn'"):
         diagnose(einsum, "attn")
-    with pytest.raises(TypeError, match="a function or a module is to be diagnosed, got int"):
+    with pytest.raises(TypeError, match="diagnose takes a function or a module, got int"):
         diagnose(3, "attention")

@@ -146,7 +146,7 @@ def check_attention_shape(probe: AttentionProbe) -> Iterator[str]:
             got = tuple(probe(*probe.inputs(length, kv_length, d_v)).shape)
         except Exception as error:
             yield (
-                f"it stops on {length} queries, {kv_length} keys and values of {d_v} features: "
+                f"it fails for {length} queries, {kv_length} keys and values of {d_v} features: "
                 f"{type(error).__name__}: {error}"
             )
             return
@@ -154,7 +154,8 @@ def check_attention_shape(probe: AttentionProbe) -> Iterator[str]:
         if got != expected:
             has_keys = got[-2:] == (kv_length, d_v)
             yield (
-                f"{length} queries and values of {d_v} features should give {expected}, it gives "
+                f"for {length} queries and values of {d_v} features the output should have the "
+                f"shape {expected}, it has "
                 f"{got}{'; are the keys used instead of the queries?' if has_keys else ''}"
             )
             return
@@ -172,7 +173,7 @@ def check_attention_input_kept(probe: AttentionProbe) -> Iterator[str]:
         except Exception:  # `check_attention_mask` reports it
             return
         if not all(a.equal(b) for a, b in zip(given, kept)):
-            yield "it changes its inputs in place, which are the caller's: q = q * s, not q *= s"
+            yield "it changes its inputs in place: write q = q * s instead of q *= s"
             return
 
 
@@ -199,11 +200,11 @@ def check_attention_independence(probe: AttentionProbe) -> Iterator[str]:
     if probe.own_mask is None and not hasattr(probe, "variation"):
         q, k, v = (x.flip(-2) for x in (probe.q, probe.k, probe.v))
         if not is_close(probe(probe.q, k, v), before):
-            yield "another order of the same keys and values changes the output"
+            yield "permuting the keys together with their values changes the output"
         elif not is_close(probe(q, probe.k, probe.v), before.flip(-2)):
             yield (
-                "another order of the queries changes more than the order of the outputs: one "
-                "query depends on another"
+                "permuting the queries does more than permute the outputs: one query depends on "
+                "another"
             )
 
 # %% ../../nbs/workshop/diagnosis_attention.ipynb #392a368f
@@ -220,8 +221,8 @@ def check_attention_gradients(probe: AttentionProbe) -> Iterator[str]:
     silent = [name for name, g in zip(names, gradients) if g is None or not g.any()]
     if silent:
         yield (
-            f"no gradient reaches the {' and '.join(silent)}: something is detached, or the choice "
-            "is hard (argmax)"
+            f"no gradient reaches the {' and '.join(silent)}: is a tensor detached, or a key "
+            "selected by argmax?"
         )
 
 
@@ -268,13 +269,13 @@ def check_other_lengths(
             continue
         if len(expected) > 1 and is_close(got, expected[1]):
             yield Remark(
-                f"for {length} queries and {kv_length} keys, it takes the queries for the first "
-                "positions; behind a cache they are the last"
+                f"for {length} queries and {kv_length} keys, the causal mask takes the queries for "
+                "the first positions; with a cache they are the last"
             )
             return
         yield (
             f"for {length} queries and {kv_length} keys the output is off by "
-            f"{(got - expected[0]).abs().max():.2g} from softmax(q k^T / sqrt(d_k)) v: "
-            "is a part of the keys left out, or a number of positions built in?"
+            f"{(got - expected[0]).abs().max():.2g} from softmax(q k^T / sqrt(d_k)) v: are some "
+            "keys left out, or is a length hard-coded?"
         )
         return

@@ -44,7 +44,9 @@ def describe_wrong_sums(
     if sums_to_one(weights.flatten(-2), -1):
         return ": they sum to 1 over the whole matrix"
     if is_close(weights.sum(-1), weights.sum(-1).mean().expand_as(weights[..., 0])):
-        return ": divided by sqrt(d_k) after the softmax, not before it"
+        return (
+            ": the weights are divided by sqrt(d_k) after the softmax; divide the scores before it"
+        )
     return ""
 
 
@@ -61,8 +63,8 @@ def check_weight_rows(probe: AttentionProbe) -> Iterator[str]:
         )
     elif not sums_to_one(weights, -1) and not hasattr(probe, "variation"):
         yield (
-            f"the weights of a query sum to {sums.min():.2f} up to {sums.max():.2f} instead of 1"
-            f"{describe_wrong_sums(weights)}"
+            f"the sums of the weights of a query range from {sums.min():.2f} to {sums.max():.2f}, "
+            f"expected 1{describe_wrong_sums(weights)}"
         )
 
 # %% ../../nbs/workshop/diagnosis_attention_weights.ipynb #ce634054
@@ -91,9 +93,9 @@ def describe_wrong_scale(
     d_k = probe.d_k
     known = {
         1.0: "they are not divided at all",
-        1 / d_k: "divided by d_k, or by its root twice",
-        math.sqrt(d_k): "multiplied by the root of d_k",
-        1 / math.sqrt(probe.kv_length): "divided by the root of the number of keys",
+        1 / d_k: "they are divided by d_k, or twice by its square root",
+        math.sqrt(d_k): "they are multiplied by the square root of d_k",
+        1 / math.sqrt(probe.kv_length): "they are divided by the square root of the number of keys",
     }
     for value, mistake in known.items():
         if abs(factor / value - 1) < 0.01:
@@ -117,10 +119,13 @@ def check_score_scale(probe: AttentionProbe) -> Iterator[str]:
     products = centered_rows((probe.q @ probe.k.mT).double(), allowed)
     factor, meant = best_factor(scores, products), 1 / math.sqrt(probe.d_k)
     if not is_close(scores, factor * products, 1e-2):
-        yield f"the scores are not the products q.k{describe_other_scores(probe, scores, allowed)}"
+        yield (
+            "the scores are not proportional to the products "
+            f"q.k{describe_other_scores(probe, scores, allowed)}"
+        )
     elif abs(factor / meant - 1) > 0.01:
         yield (
-            f"the scores are {factor:.3g} q.k where 1 / sqrt(d_k) = {meant:.3g} is meant: "
+            f"the scores are q.k times {factor:.3g}, not q.k times 1 / sqrt(d_k) = {meant:.3g}: "
             f"{describe_wrong_scale(factor, probe)}"
         )
 
@@ -135,11 +140,11 @@ def describe_other_scores(
         return ""
     exchanged = centered_rows((probe.k @ probe.q.mT).double(), allowed)
     if is_close(scores, best_factor(scores, exchanged) * exchanged, 1e-2):
-        return ": queries and keys have changed places"
+        return ": queries and keys are swapped"
     once = (probe.q @ probe.k.mT / math.sqrt(probe.d_k)).masked_fill(~allowed, -math.inf)
     twice = centered_rows(once.softmax(-1).double(), allowed)
     if is_close(scores, best_factor(scores, twice) * twice, 1e-2):
-        return ": the softmax is taken twice"
+        return ": softmax is applied twice"
     return ""
 
 # %% ../../nbs/workshop/diagnosis_attention_weights.ipynb #0275bf3c
@@ -153,7 +158,7 @@ def describe_attended(
     if is_close(weights, probe.weights()):
         return ", as if there were no mask"
     if mask.dim() > 2 and is_close(weights, probe.weights(mask[:1].expand_as(mask))):
-        return ", as if the mask of the first sequence held for all"
+        return ", as if the mask of the first sequence were used for all"
     if probe.length == probe.kv_length and is_close(
         weights, probe.definition(probe.q, probe.k, probe.unit_vectors(), mask.mT)
     ):
@@ -162,8 +167,8 @@ def describe_attended(
     least = weights.masked_fill(allowed, 2).amin(-1)
     if (most - least)[~allowed.all(-1)].max() < 1e-6:
         return (
-            ", the same for all of a row: was the score multiplied by the mask? It must become "
-            "minus infinity, not 0"
+            ", equal within a row: are the scores multiplied by the mask? Set forbidden scores to "
+            "minus infinity, not to 0"
         )
     return ""
 
@@ -178,16 +183,16 @@ def describe_wrong_mask(
     forbidden, sums = weights.masked_fill(allowed, 0), weights.sum(-1)
     if not weights.isfinite().all():
         rows = (~weights.isfinite()).any(-1).flatten(0, -2).any(0).nonzero().flatten().tolist()
-        return f" the rows {rows} are nan: is True taken to mean forbidden?"
+        return f" rows {rows} are nan: is True used for forbidden? It means allowed"
     if forbidden.max() > 1e-4 and weights.masked_fill(~allowed, 0)[~allowed.all(-1)].max() < 1e-4:
-        return " it attends exactly where it must not: the mask is inverted (True means allowed)"
+        return " it attends only to forbidden keys: the mask is inverted (True means allowed)"
     if forbidden.max() > 1e-6:
         pattern = describe_attended(probe, mask, weights)
         return f", forbidden keys get a weight of {forbidden.max():.2g}{pattern}"
     if not sums_to_one(weights, -1) and not hasattr(probe, "variation"):
         return (
-            f" the weights sum to {sums.min():.2f} up to {sums.max():.2f} instead of 1: is the "
-            "mask applied after the softmax?"
+            f" the sums of the weights range from {sums.min():.2f} to {sums.max():.2f}, expected 1: "
+            "is the mask applied after the softmax? Apply it to the scores"
         )
     return ""
 
@@ -199,8 +204,8 @@ def check_attention_mask(probe: AttentionProbe) -> Iterator[str]:
             weights = probe.weights(mask)
         except Exception as error:
             yield (
-                f"it stops on a {name} mask of shape {tuple(mask.shape)}: {type(error).__name__}: "
-                f"{error}"
+                f"it fails for a {name} mask of shape {tuple(mask.shape)}: "
+                f"{type(error).__name__}: {error}"
             )
             continue
         if mistake := describe_wrong_mask(probe, mask, weights):
@@ -230,16 +235,16 @@ def check_extreme_scores(probe: AttentionProbe) -> Iterator[str]:
     weights = [probe.weights(query_scale=scale) for scale in (1e4, rows)]
     if not all(w.isfinite().all() for w in weights):
         yield (
-            "scores of some thousands give nan: subtract the largest of each row before the "
-            "exponential, or use softmax"
+            "scores of several thousand give nan: subtract the maximum of each row before the "
+            "exponential, or call softmax"
         )
     if leaked_weight(probe, size=1e3) > 1e-6:
         yield (
-            "forbidden keys come through when scores are large: the mask writes a finite number "
-            "into the scores; write minus infinity"
+            "forbidden keys get weight when scores are large: the mask sets scores to a finite "
+            "number; use minus infinity"
         )
     elif leaked_weight(probe, size=1e6) > 1e-6:
         yield Remark(
-            "the mask writes a large finite number into the scores; minus infinity holds for every "
-            "score, and in half precision"
+            "the mask sets scores to a large finite number; minus infinity works for any score, "
+            "and in half precision"
         )

@@ -53,7 +53,7 @@ def check_arguments(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}{hint}")
     if not callable(obj):
-        raise TypeError(f"a function or a module is to be diagnosed, got {type(obj).__name__}")
+        raise TypeError(f"diagnose takes a function or a module, got {type(obj).__name__}")
     for name, value in given.items():
         if kind not in OPTIONS[name][0]:
             kinds = ", ".join(OPTIONS[name][0])
@@ -154,7 +154,7 @@ def diagnose(
     parameters on the meta device; TypeError for an object that cannot be called.
 
     >>> diagnose(lambda q, k, v, mask=None: (q @ k.mT).softmax(-1) @ v, "attention")
-    attention: the scores are 1 q.k ...
+    attention: the scores are q.k times 1, ...
     """
     given = dict(decode=decode, loss=loss, lengths=lengths, like=like)
     given = {name: value for name, value in given.items() if value is not None}

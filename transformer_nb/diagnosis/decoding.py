@@ -118,19 +118,27 @@ def describe_difference(
     position = x.shape[1] - count + wrong[0]
     alone = torch.cat([probe(x[:, t : t + 1]) for t in range(x.shape[1] - count, x.shape[1])], 1)
     if count > 1 and probe.agree(got[:, 1:], wanted[:, :-1], 1e-4):
-        reason = "each step gives the logits of the position before; return those of the last token"
+        reason = (
+            "each step returns the logits of the previous position; return those of the last token"
+        )
     elif count == 1 and position and probe.agree(got[:, 0], expected[:, -2], 1e-4):
-        reason = "the last token is left out; its logits are those of the position before"
+        reason = "the last token is left out, and its logits are those of the previous position"
     elif probe.agree(got, alone, 1e-4):
-        reason = "each token is seen alone, at position 0: the cache is not used"
+        reason = "each token is processed alone, at position 0; the cache is not used"
     elif position == 0:
-        reason = "already the first step: is the cache of another prompt still there, or no mask?"
+        reason = (
+            "the first step is wrong already; is the cache of another prompt used, or no causal "
+            "mask?"
+        )
     else:
         reason = (
-            "are positions counted on from the cache, are keys rotated before they are stored, and "
-            "are new keys appended behind the old ones?"
+            "do positions continue after the cached ones, are keys rotated before they are "
+            "stored, and are new keys appended at the end?"
         )
-    return f"decoding gives other logits than the whole from position {position} on: {reason}"
+    return (
+        f"from position {position} on, decoding gives different logits than one forward pass over "
+        f"the whole sequence: {reason}"
+    )
 
 
 def is_approximate(
@@ -154,7 +162,7 @@ def check_cached_decoding(
     try:
         decoder = Decoder(probe, decode)
     except Exception as error:
-        yield f"the decoding function stops: {type(error).__name__}: {error}"
+        yield f"the decoding function fails: {type(error).__name__}: {error}"
         return
     if decoder.form == "tokens":
         yield from check_greedy_tokens(probe, decoder)
@@ -176,22 +184,25 @@ def check_cached_decoding(
         try:
             got = decoder.logits(x, chunks)
         except Exception as error:
-            text = f"{name}decoding stops: {type(error).__name__}: {error}"
+            text = f"{name}decoding fails: {type(error).__name__}: {error}"
             yield Remark(text) if x.shape[1] > length else text  # it may not fit into the cache
             return
         if got.shape[0] != len(x) or got.shape[2:] != expected.shape[2:]:
             shapes = tuple(got.shape), tuple(expected.shape)
-            yield f"decoding gives logits of shape {shapes[0]}, the whole {shapes[1]}"
+            yield (
+                f"decoding gives logits of shape {shapes[0]}, one forward pass over the whole "
+                f"sequence {shapes[1]}"
+            )
             return
         if not probe.agree(got, expected[:, -got.shape[1] :], 1e-4):
             if name == LONG:
-                yield Remark(f"{name}decoding gives other logits than the whole: a full cache?")
+                yield Remark(f"{name}decoding gives different logits: is the cache full?")
                 return
             if is_approximate(probe, x, got, expected):
-                yield Remark("decoding gives nearly the logits of the whole: an inexact cache?")
+                yield Remark("decoding gives nearly the same logits: is the cache rounded?")
                 return
             text = describe_difference(probe, x, got, expected)
-            stale = "; is something of the prompt before still in the cache?"
+            stale = "; is something of the previous prompt still in the cache?"
             yield f"{name}{text}" + (stale if name.startswith("for a second") else "")
             return
 
@@ -214,7 +225,8 @@ def check_greedy_tokens(
             chosen = scores.gather(1, ids[:, t : t + 1])[:, 0]
             if (scores.amax(1) - chosen).max() > 1e-4 * scores.abs().max():
                 yield (
-                    f"token {t} of a greedy continuation is not the likeliest for what precedes "
-                    "it: does the cache belong to this prompt, and are positions counted on?"
+                    f"token {t} of a greedy continuation is not the most likely next token: does "
+                    "the cache belong to this prompt, and do positions continue after the cached "
+                    "ones?"
                 )
                 return

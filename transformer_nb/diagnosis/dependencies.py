@@ -67,26 +67,26 @@ def check_batch_independence(probe: SequenceProbe) -> Iterator[str]:
     if in_evaluation:
         between_positions = output_changes(probe).fill_diagonal_(0)
         yield "one sequence changes the output of another: " + (
-            "something is summed, normalized or attended over the batch axis"
+            "a sum, a norm or attention runs over the batch axis"
             if probe.length == 1 or between_positions.max() > 0
-            else "positions do not depend on one another, but sequences do: the wrong axis; does "
-            "it expect (T, B, d), without batch_first?"
+            else "no position changes the output of another, so batch and positions are swapped; "
+            "does it expect (T, B, d), without batch_first?"
         )
     elif in_training:
         yield (
-            "in training mode one sequence changes the output of another: a batch norm instead of "
-            "a layer norm?"
+            "in training mode one sequence changes the output of another: is batch norm used "
+            "instead of layer norm?"
         )
     else:
         alone = last_output_alone(probe)
         if alone is not None and alone.shape != probe(probe.x)[-1:].shape:
             yield (
-                f"a batch of one gives the shape {tuple(alone.shape)}: an axis is lost; name the "
-                "axis in squeeze(dim)"
+                f"a batch of one gives the shape {tuple(alone.shape)}: an axis is missing; does "
+                "squeeze() remove it? Name the axis: squeeze(dim)"
             )
         elif alone is not None and not probe.agree(alone, probe(probe.x)[-1:], 1e-4):
             yield (
-                "a sequence alone gives another output than inside a batch: are positions counted "
+                "a sequence gives different outputs alone and in a batch: are positions counted "
                 "along the batch axis?"
             )
 
@@ -107,22 +107,25 @@ def describe_leak(
     i, j = later.nonzero()[0].tolist()
     if changes.tril(-1).max() <= small:
         mistake = (
-            "no output depends on an earlier input: the mask is reversed, the upper triangle "
-            "instead of the lower"
+            "no output depends on an earlier one: the mask is the upper triangle; use the lower "
+            "one, tril"
         )
     elif changes.triu(2).max() <= small:
-        mistake = "the mask is off by one, every position sees the next; use tril(0), not tril(1)"
+        mistake = (
+            "every output depends on the next input, and none on inputs after that: the mask is "
+            "off by one; use tril(0), not tril(1)"
+        )
     elif later.sum() == torch.ones_like(changes).triu(1).sum():
         mistake = (
-            "the whole future is seen: no mask, a mask that is not used, a softmax over the wrong "
-            "axis, or something averaged over all positions"
+            "every output depends on all later inputs: is the mask missing or not used, softmax "
+            "over the wrong axis, or a mean taken over all positions?"
         )
     else:
         mistake = (
-            "part of the future is seen: heads split or merged by a reshape without the transpose, "
-            "or a mask that does not fit"
+            "some outputs depend on some later inputs: are heads split or merged by a reshape "
+            "without a transpose, or is the mask wrong?"
         )
-    return f"output {i} depends on input {j}, which comes later; {mistake}"
+    return f"output {i} depends on input {j}, a later one; {mistake}"
 
 
 def check_causality(probe: SequenceProbe) -> Iterator[str]:
@@ -133,13 +136,13 @@ def check_causality(probe: SequenceProbe) -> Iterator[str]:
         yield describe_leak(changes)
     elif probe.causal and depends_on_later_inputs(changes_in_training):
         yield (
-            "the future leaks in training mode only: something is normalized over the positions or "
-            "the batch (a batch norm?)"
+            "outputs depend on later inputs in training mode only: is something normalized over "
+            "the positions or the batch (batch norm)?"
         )
     elif not probe.causal and not leaks and changes.tril(-1).max() > NEGLIGIBLE * changes.max():
         yield (
-            "no output depends on a later input, although it is not meant to be causal: is a "
-            "causal mask on?"
+            "no output depends on a later input, although it should not be causal: is a causal "
+            "mask applied?"
         )
 
 # %% ../../nbs/workshop/diagnosis_dependencies.ipynb #008c6690
@@ -197,21 +200,19 @@ def check_receptive_field(probe: SequenceProbe) -> Iterator[str]:
             "sequence shifted once too often, or the diagonal masked?"
         )
     elif probe.length > 1 and probe.causal and changes.tril(-1).max() <= small:
-        yield (
-            "no output depends on an earlier input: the past is masked, or nothing is attended to "
-            "at all"
-        )
+        yield "no output depends on an earlier input: the past is masked, or attention is not used"
     elif probe.causal and len(own) > 3 and forgets_first_input(changes, small):
         yield "no later output depends on the first input: the first key is cut off, or masked"
     elif probe.causal and len(own) > 4 and (i := blind_stretch(changes, small)):
         yield (
-            f"position {i} sees the first inputs, but not those just before it: a mask for fewer "
-            "queries than keys that belongs to the first ones? The queries are the last keys"
+            f"output {i} depends on the first inputs, but not on those just before it: does the "
+            "mask take the queries for the first positions? With fewer queries than keys, they are "
+            "the last ones"
         )
     if own.max() > small and (pair := tokens_with_equal_outputs(probe)):
         yield (
-            f"the tokens {pair[0]} and {pair[1]} are one and the same to it: are indices clamped, "
-            "or rows shared?"
+            f"tokens {pair[0]} and {pair[1]} give the same output: are indices clamped, or rows "
+            "of the embedding shared?"
         )
 
 
@@ -226,22 +227,22 @@ def check_prefix(probe: SequenceProbe) -> Iterator[str]:
         except Exception as error:
             if probe.is_language_model and not is_longer:
                 yield (
-                    f"it takes a sequence of {probe.length}, but not one of {length}: "
-                    f"{type(error).__name__}: {error}; is the mask, or a table, made for one "
-                    "length?"
+                    f"it accepts a sequence of length {probe.length}, but not of length {length}: "
+                    f"{type(error).__name__}: {error}; is a mask or a table made for one length?"
                 )
             return
         if alone.shape != whole[:, :length].shape:
             yield (
-                f"a sequence of {length} gives the shape {tuple(alone.shape)}, not "
-                f"{tuple(whole[:, :length].shape)}: an axis is lost; name the axis in squeeze(dim)"
+                f"a sequence of length {length} gives the shape {tuple(alone.shape)}, not "
+                f"{tuple(whole[:, :length].shape)}: an axis is missing; does squeeze() remove it? "
+                "Name the axis: squeeze(dim)"
             )
             return
         if not probe.agree(alone, whole[:, :length]):
             yield (
-                f"the first {length} positions give other outputs when the sequence ends there: "
-                "they depend on what comes later, or on the length (a division by T, positions "
-                "counted from the end?); generation then differs from training"
+                f"outputs before position {length} change when the sequence ends there: do they "
+                "depend on later inputs, or on the length (a division by T, positions counted "
+                "from the end)? Generation then differs from training"
             )
             return
 
@@ -257,6 +258,6 @@ def check_token_order(probe: SequenceProbe) -> Iterator[str]:
         if probe.length <= 2 or not probe.agree(probe(reversed_x)[:, -1], probe(x)[:, -1], 3e-6):
             return
     yield (
-        "reversing the order of all earlier tokens changes nothing at the end: the model has no "
-        "positions; add them to the embeddings, or rotate queries and keys"
+        "reversing the order of all earlier tokens does not change the last output: the model has "
+        "no positions; add them to the embeddings, or rotate queries and keys"
     )

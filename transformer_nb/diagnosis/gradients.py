@@ -70,9 +70,9 @@ def check_parameters_registered(probe: SequenceProbe) -> Iterator[str]:
     missing = [str(tuple(p.shape)) for p in found if id(p) not in known]
     if missing:
         yield (
-            f"tensors of shape {', '.join(missing[:4])} take part and require a gradient, but are "
-            "not parameters: the optimizer will not update them. Is a part not an nn.Module, or "
-            "kept in a plain list? Use nn.ModuleList or nn.Parameter"
+            f"tensors of shape {', '.join(missing[:4])} are used and require a gradient, but are "
+            "not registered as parameters: the optimizer will not update them. Is a part not an "
+            "nn.Module, or kept in a plain list? Use nn.ModuleList or nn.Parameter"
         )
 
 
@@ -134,7 +134,10 @@ def check_gradients(probe: SequenceProbe) -> Iterator[str]:
     silent = silent_parameters(probe)
     if silent and not takes_other_weights(probe):
         names = ", ".join(silent[:4]) + (" ..." if len(silent) > 4 else "")
-        yield f"no gradient reaches {names}: detached, or never used; remove the detach or the part"
+        yield (
+            f"no gradient reaches {names}: they are detached or never used; remove the detach, or "
+            "what is never used"
+        )
 
 
 def used_rows(
@@ -172,8 +175,8 @@ def check_position_table(probe: SequenceProbe) -> Iterator[str]:
             enough = entries.shape[axis] >= probe.length
             if is_table and enough and rows != list(range(probe.length)):
                 yield (
-                    f"{probe.length} positions use {len(rows)} rows of {name}: several positions "
-                    "share one; is the index clamped? Index the table by arange(T)"
+                    f"{probe.length} positions use {len(rows)} rows of {name}, so several "
+                    "positions share a row: is the index clamped? Index the table with arange(T)"
                 )
                 return
 
@@ -193,8 +196,8 @@ def check_unused_parts(probe: SequenceProbe) -> Iterator[str]:
             is_table = block != unused_block(other[name], axis) or "embed" in name.lower()
             if block and not is_table:
                 yield (
-                    f"{word} {block[0]} to {block[1]} of {name} get no gradient: this part is "
-                    "never used; is one head taken for all, or a slice cut too short?"
+                    f"{word} {block[0]} to {block[1]} of {name} get no gradient, so they are "
+                    "never used: is one head used for all, or a slice too short?"
                 )
                 return
 
@@ -219,8 +222,9 @@ def check_stuck_at_zero(probe: SequenceProbe) -> Iterator[str]:
     still = set(silent_parameters(trained)) & set(silent)
     if zero := [n for n, p in trained_parameters(probe).items() if n in still and not p.any()]:
         yield (
-            f"{', '.join(zero[:4])} begins at zero and gets no gradient, now or after some steps: "
-            "it is multiplied by another zero; initialize only one of the two at zero"
+            f"{', '.join(zero[:4])} begins at zero and gets no gradient, even after some training "
+            "steps: it is multiplied by another parameter that is zero; initialize only one of "
+            "the two at zero"
         )
 
 
@@ -233,14 +237,16 @@ def check_frozen_tokens(probe: SequenceProbe) -> Iterator[str]:
     share = size / max(1, sum(p.numel() for p in probe.fn.parameters()))
     tables = [n for n, p in frozen.items() if p.dim() == 2 and p.shape[0] == probe.width]
     if tables and share < 0.5:
-        yield f"{tables[0]} is frozen, the rest is not: set requires_grad of the table of tokens"
+        yield (
+            f"{tables[0]} is frozen, but most of the model is not: set requires_grad of the token "
+            "embedding to True"
+        )
     elif frozen:
         yield Remark(f"{len(frozen)} parameters are frozen ({share:.0%} of all numbers)")
     for module in probe.fn.modules():
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             yield Remark(
-                f"token {module.padding_idx} is taken for padding (padding_idx): its vector stays "
-                "as it is"
+                f"token {module.padding_idx} is padding (padding_idx): its vector is never updated"
             )
 
 
@@ -261,6 +267,6 @@ def check_weight_tying(probe: SequenceProbe) -> Iterator[str]:
         for other, q in matrices[:i]:
             if p.shape == q.shape and (is_tied or p.equal(q)):
                 yield (
-                    f"{other} and {name} are meant to be one matrix and are two: assign the "
+                    f"{other} and {name} should be tied, but are two matrices: assign the "
                     "parameter itself, not a copy of its data"
                 )

@@ -30,22 +30,23 @@ def check_initial_logits(probe: SequenceProbe) -> Iterator[str]:
     logits = probe(ids)
     if logits.min() >= 0 and is_close(logits.sum(-1), torch.ones_like(logits[..., 0])):
         yield (
-            "the outputs are probabilities, not negative and 1 in sum: cross_entropy takes the "
-            "softmax itself, return the logits"
+            "the outputs are probabilities (not negative, with a sum of 1): return logits, "
+            "because cross_entropy applies softmax itself"
         )
     if probe.length > 1:
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
         uniform = math.log(probe.width)
         if loss < 0.75 * uniform:
             yield (
-                f"it predicts random tokens: loss {loss:.2f}, where {uniform:.2f} is the lowest "
-                "that is possible"
+                f"it predicts random tokens with a loss of {loss:.2f}, but the lowest that is "
+                f"possible without seeing them is {uniform:.2f}"
             )
     spread = (logits - logits.mean(-1, keepdim=True)).abs().median().item()
     if spread > 5 and probe.width > 5:
         yield (
-            f"half of the logits lie further than {spread:.0f} from their mean: much too "
-            "confident; are the embeddings of size 1 and used as output too?"
+            f"half of the logits differ from their mean by more than {spread:.0f}, so the model "
+            "is much too confident: is an embedding with a standard deviation of 1 tied to the "
+            "output?"
         )
 
 

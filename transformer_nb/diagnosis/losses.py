@@ -108,22 +108,22 @@ def known_wrong_losses(
     expected = probe.cross_entropy(logits, mask)
     batch, length, classes = logits.shape
     shifted = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()).item()
-    sums = "it is the sum over the tokens, so that its size depends on the batch; take the mean"
+    sums = "it is the sum over the tokens and grows with their number; take the mean"
     return {
-        "the softmax is taken twice; cross_entropy wants logits": probe.cross_entropy(
+        "softmax is applied twice; pass logits to cross_entropy": probe.cross_entropy(
             logits.softmax(-1), mask
         ),
         sums: expected * mask.numel(),
         f"{sums} ": expected * length,
         f"{sums}  ": expected * batch,
-        "it is in bits; the rest of the world counts in nats": expected / math.log(2),
+        "it is in bits; cross_entropy is in nats": expected / math.log(2),
         "its sign is flipped": -expected,
         "it is minus the logit of the target: take log_softmax before nll_loss": (
             -logits.gather(-1, targets[..., None]).mean().item()
         ),
-        "it shifts the targets, which are the next tokens already; shift once": shifted,
-        "it is divided by the number of classes as well": expected / classes,
-        "the axes are reshaped where they must be transposed": F.cross_entropy(
+        "it shifts the targets, but they are the next tokens already; shift once": shifted,
+        "it is also divided by the number of classes": expected / classes,
+        "the axes are reshaped; transpose them": F.cross_entropy(
             logits.reshape(batch, classes, length), targets
         ).item(),
     }
@@ -141,8 +141,8 @@ def check_loss_reference(probe: LossProbe) -> Iterator[str]:
     if meant:
         yield Remark(f"the loss is {meant}")
         return
-    reason = reasons[0].strip() if reasons else "logits and targets do not belong together"
-    yield f"the loss is {got:.3f} where the cross-entropy is {expected:.3f}: {reason}"
+    reason = reasons[0].strip() if reasons else "logits and targets do not match"
+    yield f"the loss is {got:.3f}, but the cross-entropy is {expected:.3f}: {reason}"
 
 # %% ../../nbs/workshop/diagnosis_losses.ipynb #98249e5b
 def check_loss_padding(probe: LossProbe) -> Iterator[str]:
@@ -159,25 +159,25 @@ def check_loss_padding(probe: LossProbe) -> Iterator[str]:
         moved = [probe(x, probe.mask, probe.other_targets) for x in (other, probe.logits)]
         has_term = (variation(probe, probe.everything) or "").startswith("the cross-entropy plus")
         if has_term and abs(probe(other, probe.mask) - got - moved[0] + moved[1]) < 1e-5:
-            yield Remark("a term that does not depend on the targets counts the padding")
+            yield Remark("a term that does not depend on the targets includes the padding")
             return
         yield (
-            "the predictions in the padding change the loss: padding is counted; leave it out "
-            "(ignore_index, or select by the mask)"
+            "the predictions at padding change the loss: padding is counted; leave it out "
+            "(ignore_index, or select with the mask)"
         )
     elif abs(got / expected - probe.mask.float().mean()) < 1e-4:
         yield (
-            "the sum over the tokens is divided by all positions, padding too: the more padding, "
-            "the better the loss looks; divide by the number of tokens"
+            "the sum over the tokens is divided by the number of all positions, with padding: the "
+            "more padding, the lower the loss; divide by the number of tokens"
         )
     elif abs(got - sum(of_rows) / 3) < 1e-4:
         yield (
-            "it is a mean of the means of the sequences: a token of a short sequence counts more; "
-            "divide the sum over all tokens by their number"
+            "it is the mean of the means of the sequences, so a token of a short sequence counts "
+            "more: divide the sum over all tokens by their number"
         )
     elif abs(factor - whole[0]) > 1e-3 and abs(whole[0] - 1) < 1e-3:
         yield (
-            f"with padding, the loss is {got:.3f} where the cross-entropy of the tokens is "
+            f"with padding, the loss is {got:.3f}, but the cross-entropy of the tokens is "
             f"{expected:.3f}: divide the sum over the tokens by the number of tokens"
         )
 
@@ -193,7 +193,7 @@ def one_row_each(
 def check_loss_extremes(probe: LossProbe) -> Iterator[str]:
     "Logits of some hundreds give a finite loss."
     if not math.isfinite(probe(probe.logits * 200, probe.everything)):
-        yield "logits of some hundreds give nan or infinity: use log_softmax, not log(softmax)"
+        yield "logits of several hundred give nan or infinity: use log_softmax, not log(softmax)"
 
 
 def check_loss_gradient(probe: LossProbe) -> Iterator[str]:
@@ -203,13 +203,13 @@ def check_loss_gradient(probe: LossProbe) -> Iterator[str]:
     with torch.enable_grad():
         loss = probe.fn(logits, probe.targets, probe.everything)
     if not isinstance(loss, Tensor) or not loss.requires_grad:
-        yield "the loss has no gradient: it is a number, or detached; return the tensor"
+        yield "the loss has no gradient: it is a Python number, or detached; return the tensor"
         return
     (gradient,) = torch.autograd.grad(loss, logits, allow_unused=True)
     slope = (gradient * step).sum().item() if gradient is not None else 0
     ahead, behind = (probe(probe.logits + sign * step, probe.everything) for sign in (1, -1))
     if abs(slope - (ahead - behind) / 2) > 0.02 * abs(ahead - behind) + 1e-5:
-        yield "the gradient is not that of the loss: a part of it is detached"
+        yield "the gradient is not that of the loss: a part of the loss is detached"
 
 # %% ../../nbs/workshop/diagnosis_losses.ipynb #11281738
 class Oracle(nn.Module):
@@ -258,17 +258,18 @@ def check_next_token_objective(probe: ObjectiveProbe) -> Iterator[str]:
     best = min(losses, key=losses.get)
     if losses[best] > 1 and losses[best] > losses[1] - 1e-3 and losses[1] > 20:
         yield (
-            f"no model is right: one that is sure of the next token has a loss of {losses[1]:.1f}; "
-            "do logits and targets belong together?"
+            f"a model that is certain of the next token has a loss of {losses[1]:.1f}, and none "
+            "has a loss near 0: do logits and targets match?"
         )
     elif best != 1:
         reasons = {
-            0: "inputs and targets are not shifted, so that copying is enough",
-            2: "inputs and targets are shifted twice",
+            0: "the targets are not shifted, so the model learns to copy its input",
+            2: "the targets are shifted twice",
         }
+        known = "the current token" if best == 0 else f"the token {best} positions ahead"
         yield (
-            f"a model that knows the next token has a loss of {losses[1]:.1f}, one that knows the "
-            f"token {best} ahead has none: {reasons.get(best, 'the shift is wrong')}"
+            f"a model that is certain of the next token has a loss of {losses[1]:.1f}, one that is "
+            f"certain of {known} has {losses[best]:.1f}: {reasons.get(best, 'the shift is wrong')}"
         )
 
 

@@ -127,7 +127,7 @@ def check_model_loss(
     try:
         model_loss = ModelLoss(probe, loss)
     except Exception as error:
-        yield f"the loss stops: {type(error).__name__}: {error}"
+        yield f"the loss fails: {type(error).__name__}: {error}"
         return
     if model_loss.form == "model, ids":
         try:
@@ -187,4 +187,4 @@ def check_loss_of_ids(
     expected = on.cross_entropy(logits, on.everything)
     got = on(logits, on.everything)
     if abs(got - expected) > 1e-4:
-        yield f"the loss is {got:.4f}, the cross-entropy with the next tokens {expected:.4f}"
+        yield f"the loss is {got:.4f}, but the cross-entropy with the next tokens is {expected:.4f}"

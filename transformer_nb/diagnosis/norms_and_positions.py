@@ -66,13 +66,14 @@ def known_norms(
     return {
         "": deviations / std,
         "it is an RMS norm: the mean is not subtracted": x / rms,
-        "the size is that of the deviations, but the mean is not subtracted": x / std,
-        "the mean is subtracted, but not in the size: take the variance": deviations / rms,
+        "it divides by the standard deviation, but does not subtract the mean": x / std,
+        "it subtracts the mean, but divides by the root mean square; divide by the standard "
+        "deviation": deviations / rms,
         "it divides by the variance: the square root is missing": deviations / std.square(),
         "it divides by the mean of the absolute values, not by the standard deviation": (
             deviations / deviations.abs().mean(-1, keepdim=True)
         ),
-        "the mean is subtracted, and nothing divided": deviations,
+        "it subtracts the mean, but does not divide by the standard deviation": deviations,
     }
 
 
@@ -91,10 +92,13 @@ def check_norm_axis(probe: VectorProbe) -> Iterator[str]:
     "Each vector is normalized by itself."
     y = probe(probe.x + 1)
     if y.shape != probe.x.shape:
-        yield f"vectors of shape {tuple(probe.x.shape)} should stay so, it gives {tuple(y.shape)}"
+        yield (
+            f"the output should have the shape {tuple(probe.x.shape)} of the input, it has "
+            f"{tuple(y.shape)}"
+        )
     elif not is_close(probe(probe.x[:1, :1]), probe(probe.x)[:1, :1]):
         yield (
-            "a vector is normalized differently when others are around it: the mean is taken over "
+            "the output for a vector changes with the vectors around it: the mean is taken over "
             "more than its own features; take it over dim=-1"
         )
 
@@ -110,7 +114,7 @@ def check_norm_definition(probe: VectorProbe) -> Iterator[str]:
     x = scales * (torch.randn(32, 8, d, generator=generator) + shift)
     y = probe(x).flatten(0, 1)
     if not y.isfinite().all():
-        yield "vectors of ordinary size come out as nan or infinite"
+        yield "vectors of ordinary size give nan or infinity"
         return
     for text, normalized in known_norms(x.flatten(0, 1)).items():
         gains = gains_of_fit(normalized, y)
@@ -141,8 +145,8 @@ def describe_gains(
     std = constant[0]
     if centers and abs(std - math.sqrt((d - 1) / d)) < 1e-3:
         yield (
-            f"the outputs have a standard deviation of {std:.4f}: the variance is divided by d - 1 "
-            "(unbiased), layer norm divides by d"
+            f"the outputs have a standard deviation of {std:.4f}: the variance is divided by "
+            "d - 1 (unbiased); divide by d"
         )
     else:
         yield f"the outputs have a standard deviation of {std:.4f} instead of 1"
@@ -167,18 +171,21 @@ def check_norm_epsilon(probe: VectorProbe) -> Iterator[str]:
     gains = gains_of_tiny_vectors(probe)
     for std, gain in gains.items():
         if not math.isfinite(gain):
-            yield f"vectors of size {std:g} come out as nan: add epsilon to the variance"
+            yield (
+                f"vectors with a standard deviation of {std:g} give nan: add epsilon to the "
+                "variance"
+            )
             return
     shrunk = {std: gain for std, gain in gains.items() if 0.02 < gain < 0.98}
     inside = [std * std * (1 / gain**2 - 1) for std, gain in shrunk.items()]  # this is epsilon
     outside = [std * (1 / gain - 1) for std, gain in shrunk.items()]  # or this, outside the root
     if len(inside) > 1 and max(inside) > 1.2 * min(inside):
         is_outside = max(outside) < 1.2 * min(outside)
-        where = "outside the root, added to the standard deviation"
+        where = "outside the square root, added to the standard deviation"
         yield (
-            "tiny vectors are shrunk by another curve: epsilon is "
-            f"{where if is_outside else 'not where layer norm has it'}; it belongs to the "
-            "variance, inside the root"
+            "tiny vectors have the wrong size: epsilon is "
+            f"{where if is_outside else 'not where layer norm has it'}; add it to the variance, "
+            "inside the square root"
         )
 
 # %% ../../nbs/workshop/diagnosis_norms_and_positions.ipynb #0cf25675
@@ -186,7 +193,7 @@ def check_positions_added(probe: VectorProbe) -> Iterator[str]:
     "The same table is added to every sequence, and no two of its rows are equal."
     table = probe(torch.zeros_like(probe.x))
     if not is_close(probe(probe.x) - probe.x, table.expand_as(probe.x), 1e-4):
-        yield "what is added depends on the vectors, or the vectors are changed: x + table is meant"
+        yield "what is added depends on the vectors, or the vectors are changed: return x + table"
     elif not is_close(table, table[:1].expand_as(table), 1e-5):
         yield (
             "the sequences of a batch get different positions: are positions counted along the "
@@ -210,8 +217,8 @@ def check_positions_counted(probe: VectorProbe) -> Iterator[str]:
         return
     if short.shape == x[:, :3].shape and not is_close(short, probe(x)[:, :3], 1e-5):
         yield (
-            "a shorter sequence gets other positions: they are counted from the end, or divided by "
-            "the length; count from 0"
+            "a shorter sequence gets different position vectors: positions are counted from the "
+            "end, or divided by the length; count from 0"
         )
 
 
@@ -250,10 +257,10 @@ def describe_wavelengths(
         steps = torch.atan2(sines, cosines).abs().log().diff()
         base = math.exp(-steps.mean().item() * d / 2) if len(steps) else 10_000
         if len(steps) and is_close(steps, steps.mean().expand_as(steps), 1e-2) and base > 110:
-            yield Remark(f"the wavelengths are those of base {base:.3g}, the paper has 10000")
+            yield Remark(f"the base of the wavelengths is {base:.3g}, in the paper 10000")
         else:
             yield (
-                "the features are pairs of a sine and a cosine, but of other wavelengths than the "
-                "paper's: is the exponent 2i / d_model?"
+                "the features are pairs of a sine and a cosine, but the wavelengths differ from "
+                "the paper's: is the exponent 2i / d_model?"
             )
         return

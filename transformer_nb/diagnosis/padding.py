@@ -72,21 +72,24 @@ def padding_mistake(
     fills.append(torch.zeros_like(probe.x))
     outputs = [call(call.padded(side, fill), side) for fill in fills]
     if outputs[0].shape[:2] != probe.x.shape[:2]:
-        return f"a padded batch {tuple(probe.x.shape)} gives outputs {tuple(outputs[0].shape)}"
+        return (
+            f"a padded batch of shape {tuple(probe.x.shape)} gives outputs of shape "
+            f"{tuple(outputs[0].shape)}"
+        )
     first, *others = (output[call.mask(side)] for output in outputs)
     if not first.isfinite().all():
         return f"with padding on the {side}, outputs at tokens are nan or infinite"
     if not all(probe.agree(other, first, 1e-5) for other in others):
         return (
-            f"what stands in the padding on the {side} changes the outputs at tokens: it is "
-            "attended to, or averaged over; mask it as keys"
+            f"overwriting the padding on the {side} changes the outputs at tokens: padding is "
+            "attended to, or included in a mean; mask it as keys"
         )
     alone = [probe(probe.x[i : i + 1, :n])[0] for i, n in enumerate(call.lengths.tolist())]
     if not probe.agree(first, torch.cat(alone), 1e-4):
-        counted = "positions are counted through the padding; count them from the first token"
-        other = "positions, a mean or a mask take the padding into account"
+        counted = "padding is counted in the positions; count them from the first token"
+        other = "positions, a mean or a mask include the padding"
         return (
-            f"with padding on the {side}, a sequence gets other outputs than alone: "
+            f"with padding on the {side}, a sequence gives different outputs than alone: "
             f"{counted if side == 'left' else other}"
         )
     return None
@@ -101,13 +104,13 @@ def check_padding(
     try:
         mistakes = {side: padding_mistake(call, side) for side in ("right", "left")}
     except Exception as error:
-        yield f"the call with padding stops: {type(error).__name__}: {error}"
+        yield f"the call with padding fails: {type(error).__name__}: {error}"
         return
     right, left = mistakes["right"], mistakes["left"]
     if right and left and call.takes_mask:
         yield right
     elif right and left:
-        yield left if "counted" in left and "what stands" in right else right
+        yield left if "counted" in left and "overwriting" in right else right
     elif call.takes_mask and (right or left):
         if probe.is_language_model and probe.causal and left:
             yield left

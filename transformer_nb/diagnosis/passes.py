@@ -35,7 +35,7 @@ def run_checks(
             for text in check(probe):
                 (remarks if isinstance(text, Remark) else findings).append(Finding(name, text))
         except Exception as error:
-            findings.append(Finding(name, f"it stops with {type(error).__name__}: {error}"))
+            findings.append(Finding(name, f"it fails with {type(error).__name__}: {error}"))
         if findings and name in PREREQUISITES:
             break
     return findings, remarks
@@ -76,6 +76,6 @@ def with_second_round(
     silent = [f for f in findings if f not in faults]
     if silent:
         what = "; ".join(finding.text for finding in silent[:2])
-        text = f"silent at initialization, not after a small change of the weights: {what}"
+        text = f"at initialization, but not after a small change of the weights: {what}"
         remarks = [*remarks, Finding(silent[0].check, text)]
     return faults + [f for f in awake if f.check not in before], remarks

@@ -64,12 +64,15 @@ def describe_difference_to_reference(
         return "they differ by the same vector everywhere: a bias is missing, or added twice"
     if is_close(got[:, 0], expected[:, 0]):
         return (
-            "position 0, which sees itself alone, agrees, so values and output projection do; look "
-            "at queries, keys, their scale and order of heads, and at the mask"
+            "position 0, which attends only to itself, agrees, so values and output projection "
+            "are right; check queries, keys, their scale, the order of heads, and the mask"
         )
     if got.shape == expected.shape and is_close(got.sort(-1)[0], expected.sort(-1)[0]):
-        return "the features are the same in another order: look at how heads are merged"
-    return "have both the same weights? If so, look at how heads are split and merged, and biases"
+        return "the features are the same in a different order: check how heads are merged"
+    return (
+        "do both have the same weights? If so, check how heads are split and merged, and the "
+        "biases"
+    )
 
 
 def check_like_reference(
@@ -88,10 +91,13 @@ def check_like_reference(
             got, expected = outputs_of_both(probe, reference, x)
         except Exception as error:
             if i == 0:
-                yield f"the reference stops: {type(error).__name__}: {error}"
+                yield f"the reference fails: {type(error).__name__}: {error}"
             return  # one of both takes no other size
         if got.shape != expected.shape:
-            yield f"it gives {tuple(got.shape)}, the reference {tuple(expected.shape)}"
+            yield (
+                f"the shape of the output is {tuple(got.shape)}, that of the reference "
+                f"{tuple(expected.shape)}"
+            )
             return
         if not probe.agree(got, expected, 1e-4):
             off = (got - expected).abs().max()
@@ -121,7 +127,7 @@ def check_like_gradient(
         (gradient,) = torch.autograd.grad((output * weights).sum(), x, allow_unused=True)
         gradients.append(torch.zeros_like(x) if gradient is None else gradient)
     if not probe.agree(*gradients, 1e-3):
-        yield "the output is that of the reference, its gradient is not: something is detached"
+        yield "the output is that of the reference, but its gradient is not: a tensor is detached"
 
 
 def check_like_function(

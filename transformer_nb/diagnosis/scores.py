@@ -110,6 +110,6 @@ def check_inner_scale(probe: SequenceProbe) -> Iterator[str]:
     is_multiple = is_close(scores[kept], factor * products[kept])
     if is_multiple and abs(factor * probe.width**0.5 - 1) < 1e-3:
         yield (
-            f"the scores are divided by sqrt({probe.width}), the root of d_model; divide by the "
-            f"root of d_k, the features of one head: sqrt({d_k})"
+            f"the scores are divided by sqrt({probe.width}), the square root of d_model; divide "
+            f"by sqrt({d_k}), where {d_k} is d_k, the features of one head"
         )

@@ -138,7 +138,10 @@ def check_sequence_shape(probe: SequenceProbe) -> Iterator[str]:
     expected = (*given, probe.classes) if probe.is_language_model else given
     got = tuple(probe(probe.x).shape)
     if got != expected:
-        yield f"an input of shape {given} should give {expected}, it gives {got}"
+        yield (
+            f"for an input of shape {given} the output should have the shape {expected}, it has "
+            f"{got}"
+        )
 
 
 def check_finite(probe: SequenceProbe) -> Iterator[str]:
@@ -146,13 +149,13 @@ def check_finite(probe: SequenceProbe) -> Iterator[str]:
     bad = (~probe(probe.x).isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
     if bad == [0]:
         yield (
-            "position 0 is nan: it may attend to nothing, not even to itself; the mask must keep "
-            "the diagonal"
+            "position 0 is nan: its row of the mask allows no key, not even its own; the mask "
+            "must keep the diagonal"
         )
     elif bad:
         yield (
-            f"the outputs at positions {bad} are nan or infinite: a row without anything to attend "
-            "to, or an exponential that overflows"
+            f"the outputs at positions {bad} are nan or infinite: does a row of the mask allow no "
+            "key, or an exponential overflow?"
         )
 
 
@@ -161,8 +164,8 @@ def check_deterministic(probe: SequenceProbe) -> Iterator[str]:
     first, again, other = (probe(probe.x, seed=seed) for seed in (0, 0, 1))
     if not is_close(first, again, 1e-6):
         yield (
-            "the same call twice gives two outputs: something is kept from call to call (a cache, "
-            "a running mean); reset it, or keep it outside"
+            "two equal calls give different outputs: some state is kept between calls (a cache, a "
+            "running mean); reset it, or pass it as an argument"
         )
     elif not is_close(other, first, 1e-6):
         yield (
@@ -185,12 +188,12 @@ def check_history(probe: SequenceProbe) -> Iterator[str]:
         later = probe(x)
     except Exception as error:
         yield (
-            f"a sequence of {x.shape[1]} stops after a shorter one, and not before it: "
+            f"a sequence of length {x.shape[1]} fails after a shorter one, but not before it: "
             f"{type(error).__name__}: {error}; a table or mask is kept from the first call"
         )
         return
     if not probe.agree(later, fresh, 1e-5):
-        yield "the output depends on earlier calls: something is kept from call to call; reset it"
+        yield "the output depends on earlier calls: some state is kept between calls; reset it"
 
 
 def check_dropout(probe: SequenceProbe) -> Iterator[str]:
@@ -216,8 +219,8 @@ def check_dropout(probe: SequenceProbe) -> Iterator[str]:
         drops = not all(probe.agree(y, in_evaluation, 0.3) for y in extremes)  # and adds no noise
         if drops and probe.agree(quiet, in_evaluation, 1e-5):
             yield (
-                "dropout made by hand does not divide by the share that is kept: in evaluation all "
-                "is larger than in training; divide by 1 - p in training mode"
+                "outputs are larger in evaluation than in training: dropout written by hand does "
+                "not divide by 1 - p; divide in training mode"
             )
 
 
@@ -238,7 +241,7 @@ def check_half_precision(
                 got = main_output(half(x.to(dtype) if x.is_floating_point() else x)).float()
         except Exception as error:
             if "overflow" in str(error):
-                yield f"in {dtype} it stops with {type(error).__name__}: {error}"
+                yield f"in {dtype} it fails with {type(error).__name__}: {error}"
             return
         if not got.isfinite().all():
             yield (
@@ -247,8 +250,8 @@ def check_half_precision(
             )
         elif not is_close(got, expected, 0.3):
             yield Remark(
-                f"in {dtype} the outputs at length {length} are others than in single precision: "
-                "compute positions, angles and sums in float32"
+                f"in {dtype} the outputs at length {length} differ from those in single "
+                "precision: compute positions, angles and sums in float32"
             )
         else:
             continue
@@ -261,7 +264,4 @@ def check_input_kept(probe: SequenceProbe) -> Iterator[str]:
     with in_mode(probe.fn), torch.no_grad():
         probe.fn(x)
     if not x.equal(probe.x):
-        yield (
-            "it changes its input in place, which is the caller's: write x = x + y instead of "
-            "x += y, or clone first"
-        )
+        yield "it changes its input in place: write x = x + y instead of x += y, or clone first"

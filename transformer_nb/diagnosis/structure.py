@@ -60,8 +60,8 @@ def check_output_projection(probe: SequenceProbe) -> Iterator[str]:
     most = most_features_reached(features, parameters)
     if 2 <= most <= len(features) // 2:
         yield (
-            f"no weight reaches more than {most} of {len(features)} features: the heads are "
-            "concatenated and nothing mixes them; the output projection W_o is missing"
+            f"no weight affects more than {most} of {len(features)} output features, so nothing "
+            "mixes the concatenated heads: the output projection W_o is missing"
         )
 
 # %% ../../nbs/workshop/diagnosis_structure.ipynb #a1cc2a77
@@ -98,13 +98,13 @@ def check_residual_connection(probe: SequenceProbe) -> Iterator[str]:
     factor = slope(x, output)
     if abs(factor) < 0.1:
         yield (
-            "the input is not in the output: a residual connection is missing; write "
+            "the output does not contain the input: a residual connection is missing; write "
             "x = x + f(norm(x)) around each sublayer"
         )
     elif 1.8 < factor < 2.2 and slope(x, larger / 1000) > 1.8:
-        yield "twice the input is in the output: the residual is added twice; write x = x + f(x)"
+        yield "the output contains the input twice: the residual is added twice; write x = x + f(x)"
     elif probe.agree(larger, output, 1e-2) and lies_on_ellipsoid(output) is False:
         yield (
-            "a thousand times the input gives the same output: the residual is taken after the "
-            "norm; keep x: x + f(norm(x))"
+            "an input that is 1000 times as large gives the same output: the residual connection "
+            "starts after the norm; write x + f(norm(x))"
         )

@@ -80,11 +80,11 @@ def check_variation(probe: AttentionProbe) -> Iterator[str]:
     "Says which known variation it is; the other checks compare with it from then on."
     if is_close(probe.weights().double(), scores_of(probe, 0).softmax(-1)):
         if probe.own_mask is not None:
-            yield Remark("it masks keys on its own, without being handed a mask")
+            yield Remark("it applies a mask of its own, without a mask argument")
         return
     rest, bias, cap = null_key(probe), distance_bias(probe), score_cap(probe)
     if rest is not None:
-        probe.variation = "each query may attend to nothing (one more key, with a value of zero)"
+        probe.variation = "an extra key with a value of zero takes a part of the weight"
     elif bias is not None:
         probe.variation = "a bias by distance is added to the scores"
     elif cap is not None:
