@@ -230,11 +230,11 @@ def page(browser, address):
 
 
 OPEN = "() => document.querySelectorAll('details').forEach((details) => { details.open = true })"
-TOO_WIDE = """(width) => {  // the elements that stand out to the right, without those inside others
-    const out = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > width + 1 && e.checkVisibility());
-    const scrolls = (e) => e && (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
-    const guilty = out.filter((e) => !scrolls(e.parentElement)).slice(0, 3).map((e) => e.outerHTML.slice(0, 80));
-    return document.documentElement.scrollWidth > width ? [document.documentElement.scrollWidth, ...guilty] : [];
+TOO_WIDE = """(width) => {  // what stands out to the right, where nothing can be scrolled to show it
+    const scrolls = (e) => e && (["auto", "scroll"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+    const out = [...document.querySelectorAll("article, article *, footer *")].filter((e) => e.getBoundingClientRect().right > width + 1);
+    const guilty = out.filter((e) => e.checkVisibility() && !scrolls(e)).map((e) => e.outerHTML.slice(0, 80));
+    return document.documentElement.scrollWidth > width || guilty.length ? [document.documentElement.scrollWidth, ...guilty.slice(0, 3)] : [];
 }"""
 
 
