@@ -37,7 +37,7 @@ def orthogonalize(
 def iteration_dtype(
     parameter: Tensor,
 ) -> torch.dtype:
-    "In which the iteration is computed: bfloat16 on a GPU, which is fast at it, float32 elsewhere; float64 stays."
+    "The number format of the iteration: bfloat16 on a GPU, where it is fast, float32 elsewhere; float64 stays float64."
     if parameter.dtype == torch.float64:
         return torch.float64
     return torch.bfloat16 if parameter.device.type == "cuda" else torch.float32
@@ -46,7 +46,7 @@ def iteration_dtype(
 def full_tensor(
     tensor: Tensor,
 ) -> Tensor:
-    "All of a matrix that `fully_shard` has cut (a DTensor); any other as it is."
+    "The whole of a matrix that `fully_shard` has split (a DTensor); any other tensor as it is."
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
@@ -54,7 +54,7 @@ def shard_like(
     parameter: Tensor,  # a DTensor or not
     update: Tensor,  # whole, and the same in each process
 ) -> Tensor:
-    "The part of an update that belongs to what this process holds of a parameter."
+    "The part of an update for those entries of a parameter that this process holds."
     if not hasattr(parameter, "full_tensor"):
         return update
     from torch.distributed.tensor import DTensor, Replicate
