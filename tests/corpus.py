@@ -10,9 +10,9 @@ SNAPSHOT = ROOT / "transformer_nb" / "data" / "series.txt"
 
 
 def pages() -> list[Path]:
-    "The pages in the order of reading: the index, the chapters, and the workshop."
-    found = [path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
-    return sorted(found, key=lambda p: (p.stem != "index", not p.stem[0].isdigit(), p.stem))
+    "The pages in the order of reading: the index, the walk, and beyond. The workshop describes tools, and changes with them."
+    numbered = [path for folder in ("nbs", "nbs/beyond") for path in (ROOT / folder).glob("[0-9]*.ipynb")]
+    return [ROOT / "nbs" / "index.ipynb", *sorted(numbered, key=lambda path: path.stem)]
 
 
 def plain(markdown: str) -> str:
