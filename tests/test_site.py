@@ -230,8 +230,8 @@ def page(browser, address):
 
 
 OPEN = "() => document.querySelectorAll('details').forEach((details) => { details.open = true })"
-TOO_WIDE = """(width) => {  // what stands out to the right, where nothing can be scrolled to show it
-    const scrolls = (e) => e && (["auto", "scroll"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+TOO_WIDE = """(width) => {  // what stands out to the right, and does not scroll in a box of its own
+    const scrolls = (e) => !e.matches("article, footer") && (["auto", "scroll"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
     const out = [...document.querySelectorAll("article, article *, footer *")].filter((e) => e.getBoundingClientRect().right > width + 1);
     const guilty = out.filter((e) => e.checkVisibility() && !scrolls(e)).map((e) => e.outerHTML.slice(0, 80));
     return document.documentElement.scrollWidth > width || guilty.length ? [document.documentElement.scrollWidth, ...guilty.slice(0, 3)] : [];
