@@ -30,7 +30,7 @@ class Diagnosis:
     Remarks are lines too, but not mistakes: a diagnosis with nothing but remarks is true.
 
     >>> diagnose(lambda x: x - x.mean(dim=-1, keepdim=True), "layer_norm")
-    layer_norm: the mean is subtracted...
+    layer_norm: it subtracts the mean...
     >>> bool(diagnose(LayerNorm(8), "layer_norm"))
     True
     """
