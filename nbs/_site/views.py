@@ -12,7 +12,7 @@ from pathlib import Path
 NBS = Path(__file__).resolve().parents[1]
 VIEWS = {  # the page; the first words of the last cell to run; the cell that shows the view; what it shows
     "07_generation": ("model = train_model(", "explore(model, tokenizer,", "What a model of page 07 computes for a text"),
-    "workshop/explorer": ("view = explore(", "view = explore(", "What a small model computes for a text"),
+    "workshop/explorer": ("explore(model, tokenizer,", "explore(model, tokenizer,", "What a small model computes for a text"),
 }
 
 
